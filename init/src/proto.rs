@@ -1,0 +1,129 @@
+//! The channel between agent and supervisor: a Unix stream socket that the supervisor connects to.
+//!
+//! ```text
+//! supervisor                                   agent
+//!     |---- Hello ------------------------------>|   ready, waits for one job
+//!     |<--- Job (+ the spool's descriptor) ------|   once
+//!     |<--- Control (stop) ----------------------|   any number of times
+//! ```
+//!
+//! Every message is a 4-byte little-endian length and that many bytes of JSON. The job's message is
+//! followed by `stdin_len` raw bytes of standard input, and its first byte carries the spool's
+//! descriptor (`SCM_RIGHTS`). All that the supervisor says about the job goes into the spool (see
+//! [`crate::spool`]), never over the channel: so a job runs on, and its end is known, while the agent
+//! is down. When the channel closes before a job came, the supervisor ends; after that it stays.
+
+use serde::{Deserialize, Serialize};
+
+/// Version of this protocol; the agent refuses a supervisor that says another.
+pub const VERSION: u32 = 1;
+
+/// Largest JSON message either side takes, in bytes.
+pub const MAX_MESSAGE: usize = 4 << 20;
+
+/// The folder inside the container that holds the supervisor and its socket, mounted read-only.
+pub const MOUNT: &str = "/.quickcmd";
+/// The supervisor's file in [`MOUNT`].
+pub const INIT_FILE: &str = "init";
+/// The socket's file in [`MOUNT`]; the agent unlinks it when the supervisor has connected.
+pub const SOCKET_FILE: &str = "socket";
+
+/// The first message of a supervisor.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    pub version: u32,
+}
+
+/// One job, as the supervisor needs it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Job {
+    /// Program and arguments; the program is looked up in the environment's `PATH`.
+    pub argv: Vec<String>,
+    /// The whole environment.
+    pub env: Vec<(String, String)>,
+    /// Folder to start in.
+    pub workdir: String,
+    /// Bytes of standard input that follow the message.
+    pub stdin_len: u64,
+    /// Time from start to SIGTERM, in milliseconds.
+    pub timeout_ms: u64,
+    /// Time from SIGTERM to SIGKILL, in milliseconds.
+    pub grace_ms: u64,
+    /// Bytes recorded of each stream; what comes after is counted and dropped.
+    pub output_limit: u64,
+    /// Whether the job is ended when a stream reaches its limit.
+    pub end_at_output_limit: bool,
+    /// Values that are masked wherever they appear in the output (at least 4 bytes each are masked).
+    pub secrets: Vec<String>,
+    /// Whether the built-in patterns (passwords, tokens, keys) are masked too.
+    pub redact: bool,
+    /// Number of the first frame that the supervisor writes.
+    pub first_seq: u64,
+}
+
+/// What the agent may say after the job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "control", rename_all = "snake_case")]
+pub enum Control {
+    /// End the job: SIGTERM to all of its processes, SIGKILL after the grace.
+    Stop { why: Stop },
+}
+
+/// Why a job was ended before its own end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stop {
+    Timeout,
+    Cancelled,
+    OutputLimit,
+}
+
+/// How the job's first process ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "how", rename_all = "snake_case")]
+pub enum Ending {
+    Exited {
+        code: i32,
+    },
+    Signalled {
+        signal: i32,
+    },
+    /// The program could not be started: exit code as a shell would give it (127 not found, 126 not
+    /// executable), and the reason.
+    NotStarted {
+        code: i32,
+        error: String,
+    },
+}
+
+/// Totals of one output stream.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamTotals {
+    /// Bytes in the spool, after redaction.
+    pub bytes: u64,
+    /// Bytes that came after the limit and were dropped.
+    pub dropped: u64,
+    /// SHA-256 of the bytes in the spool, in hex.
+    pub sha256: String,
+}
+
+/// The supervisor's last record: the job has ended and all of its output is in the spool.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    pub ending: Ending,
+    /// Why the supervisor began to end the job; `None` if it ended by itself.
+    pub stopped: Option<Stop>,
+    pub stdout: StreamTotals,
+    pub stderr: StreamTotals,
+    /// User and system time of all of the job's processes that were waited for, in milliseconds.
+    pub cpu_ms: u64,
+    /// Largest resident size of one process, in bytes.
+    pub max_rss_bytes: u64,
+    /// Processes of this container that the kernel killed for memory, if the container's cgroup tells.
+    pub oom_kills: u64,
+    /// Wall-clock start and end, nanoseconds since the epoch.
+    pub start_ns: u64,
+    pub end_ns: u64,
+    /// Monotonic run time in milliseconds.
+    pub run_ms: u64,
+}

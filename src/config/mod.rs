@@ -1,0 +1,271 @@
+//! The configuration: parsed once, every fault at once, each room gets its own section.
+//!
+//! `examples/agent-config.yaml` is compiled in and is both the defaults and their documentation.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use ipnet::IpNet;
+use regex::Regex;
+use secrecy::SecretSlice;
+
+use crate::{base::clock::Timestamp, wire::key::Algorithm};
+
+/// Everything the agent was told, checked.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The name jobs may be addressed to (`agent_id`); the host's name unless given.
+    pub agent_id: String,
+    /// Holds database, spools, sandboxes' folders; the folder of `audit_db_path` unless given.
+    pub data_dir: PathBuf,
+    /// The SQLite file.
+    pub audit_db_path: PathBuf,
+    pub run_as: RunAs,
+    pub server: ServerConfig,
+    pub gate: GateConfig,
+    pub jobs: JobsConfig,
+    pub sandbox: SandboxConfig,
+    pub output: OutputConfig,
+    pub storage: StorageConfig,
+    pub log: LogConfig,
+    /// What is odd but no fault, for the log: one sentence each.
+    pub warnings: Vec<String>,
+}
+
+/// The ordinary user that the agent becomes when it is started as root.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunAs {
+    pub user: String,
+    pub group: String,
+}
+
+/// The HTTPS door.
+#[derive(Debug, Clone)]
+pub struct ServerConfig {
+    /// `listen` (default `0.0.0.0` with a certificate, else `127.0.0.1`) and `port`.
+    pub listen: SocketAddr,
+    /// `None`: plain HTTP, only ever on loopback.
+    pub tls: Option<TlsFiles>,
+    pub read_access: ReadAccess,
+    /// Bearer token that `/metrics` asks for; open if `None`.
+    pub metrics_token: Option<SecretSlice<u8>>,
+    /// Pages that may open the stream (`Origin` header, exact).
+    pub allowed_origins: Vec<String>,
+    /// Bytes.
+    pub max_body_bytes: usize,
+    /// Connections in all, and of one address.
+    pub max_connections: usize,
+    pub max_connections_per_address: usize,
+    pub handshake_timeout: Duration,
+    pub header_timeout: Duration,
+    pub body_timeout: Duration,
+    pub idle_timeout: Duration,
+    /// Requests by address before any check, by networks that are not limited.
+    pub rate_by_address: Rate,
+    pub rate_exempt: Vec<IpNet>,
+}
+
+/// Certificate chain and key, PEM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    pub cert: PathBuf,
+    pub key: PathBuf,
+}
+
+/// What a read needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReadAccess {
+    /// A controller's signature (the default).
+    Signed,
+    /// The job's id is enough, as for v1 controllers.
+    JobId,
+}
+
+/// A token bucket: `per_second` tokens flow in, `burst` fit. `per_second` 0: no limit.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Rate {
+    pub per_second: f64,
+    pub burst: u32,
+}
+
+/// What the gate decides by.
+#[derive(Debug, Clone)]
+pub struct GateConfig {
+    pub agent_id: String,
+    /// Whether `agent_id` in the payload is compulsory.
+    pub audience_required: bool,
+    pub controllers: Vec<Controller>,
+    /// `now - timestamp` at most; default 300 s.
+    pub max_age: Duration,
+    /// `timestamp - now` at most; default 30 s.
+    pub max_skew: Duration,
+    /// `ttl - timestamp` at most; default 86,400 s.
+    pub max_ttl: Duration,
+    /// Images of every controller that names none of its own. Exact references, as written.
+    pub allowed_images: Vec<String>,
+    pub default_image: String,
+    pub defaults: Limits,
+    pub policy: Policy,
+}
+
+/// One controller.
+#[derive(Debug, Clone)]
+pub struct Controller {
+    pub id: String,
+    /// At least one; the shared `hmac_secret` for those of `allowed_controllers`.
+    pub keys: Vec<Key>,
+    /// Scopes it holds; `prefix:*` holds all that begin with `prefix:`; `*` all.
+    pub scopes: Vec<String>,
+    /// Images it may use; `None`: the agent's list.
+    pub images: Option<Vec<String>>,
+    /// The most it may ask for.
+    pub max: Limits,
+    /// Whether it may ask for `network: bridge`.
+    pub network: bool,
+    pub rate: Rate,
+    /// Jobs it may have waiting; `None`: only the queue's own depth counts.
+    pub max_queued: Option<usize>,
+}
+
+/// One key of a controller.
+#[derive(Clone)]
+pub struct Key {
+    pub key_id: Option<String>,
+    pub algorithm: Algorithm,
+    /// The secret's bytes (the text as written, as v1 controllers use it), or the 32 bytes of a public key.
+    pub material: SecretSlice<u8>,
+    pub not_before: Option<Timestamp>,
+    pub not_after: Option<Timestamp>,
+}
+
+impl std::fmt::Debug for Key {
+    /// Never shows the material.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Key")
+            .field("key_id", &self.key_id)
+            .field("algorithm", &self.algorithm)
+            .field("not_before", &self.not_before)
+            .field("not_after", &self.not_after)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Limits of one job: the defaults, a controller's maximum, or what a job was given.
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Limits {
+    /// Cores.
+    pub cpu: f64,
+    /// Bytes, swap included.
+    pub memory: u64,
+    pub pids: u64,
+    pub timeout_seconds: u64,
+    /// Bytes, of `/tmp` and of the work folder each.
+    pub tmpfs: u64,
+}
+
+/// Deny and allow lists of the command's text.
+#[derive(Debug, Clone)]
+pub struct Policy {
+    /// If there are any, a command must match one.
+    pub allow: Vec<Rule>,
+    /// A command that matches one is denied, allowed or not.
+    pub deny: Vec<Rule>,
+}
+
+/// One rule of the policy.
+#[derive(Debug, Clone)]
+pub struct Rule {
+    /// Named in the refusal.
+    pub name: String,
+    pub pattern: Regex,
+}
+
+/// Queue and life of jobs.
+#[derive(Debug, Clone)]
+pub struct JobsConfig {
+    pub max_concurrent_jobs: usize,
+    pub max_queue_depth: usize,
+    /// How long running jobs may go on after SIGTERM.
+    pub drain_timeout: Duration,
+    /// From SIGTERM to SIGKILL of a job's processes.
+    pub grace: Duration,
+    /// How long a job waits for a Docker that does not answer before it ends as `sandbox_error`.
+    pub engine_patience: Duration,
+}
+
+/// Docker and what a container gets.
+#[derive(Debug, Clone)]
+pub struct SandboxConfig {
+    pub agent_id: String,
+    /// `unix:///var/run/docker.sock` unless given; `DOCKER_HOST` is not looked at.
+    pub docker_host: String,
+    pub pull_policy: PullPolicy,
+    /// A pull ends when nothing has moved for this long.
+    pub pull_stall: Duration,
+    /// `uid:gid` of the job's processes, numeric and not 0.
+    pub uid: u32,
+    pub gid: u32,
+    /// Folder that the job starts in unless it says so: a tmpfs.
+    pub workdir: String,
+    /// OCI runtime by image reference (`*` for all); Docker's own default otherwise.
+    pub runtimes: Vec<(String, String)>,
+    pub nofile: u64,
+    /// Bytes of the largest file a job may write (RLIMIT_FSIZE).
+    pub fsize: u64,
+    /// Bytes of `/dev/shm`.
+    pub shm: u64,
+    pub pool: PoolConfig,
+}
+
+/// Waiting sandboxes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PoolConfig {
+    /// Kept for the default shape always.
+    pub size: usize,
+    /// Of all shapes; 0 turns the pool off.
+    pub max: usize,
+    /// Memory that all waiting ones together may use, bytes.
+    pub max_memory: u64,
+    /// One that has waited this long is thrown away.
+    pub max_age: Duration,
+}
+
+/// When an image is pulled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PullPolicy {
+    Never,
+    IfNotPresent,
+    Always,
+}
+
+/// What is kept of a job's output.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OutputConfig {
+    /// Bytes of each stream that are kept; the rest is counted and dropped.
+    pub limit: u64,
+    /// Whether a job is ended (`output_limit`) when it reaches the limit.
+    pub end_at_limit: bool,
+    /// Bytes of each stream that stand in the result's text.
+    pub result_bytes: u64,
+    /// Whether the built-in patterns are masked (values of `secret_env` always are).
+    pub redact: bool,
+}
+
+/// Disk.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StorageConfig {
+    /// Spools of ended jobs are removed after this time, and the oldest first above `max_spool_bytes`.
+    pub retention: Duration,
+    pub max_spool_bytes: u64,
+    /// Below this many free bytes new jobs are refused (`STORAGE_LOW`).
+    pub low_watermark: u64,
+    /// Audit entries, job rows and submissions older than this go; zero: never.
+    pub record_retention: Duration,
+}
+
+/// The agent's log, on standard error.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogConfig {
+    /// A `tracing` filter, for example `info` or `quickcmd=debug`.
+    pub level: String,
+    pub json: bool,
+}

@@ -1,0 +1,26 @@
+//! QuickCMD: an agent that runs signed, time-bound jobs in single-use Docker sandboxes, and the
+//! library and program that control it. ARCHITECTURE.md walks one job through these rooms.
+//!
+//! Rooms from top to bottom; a room uses only rooms below it (`tests/house.rs` holds that).
+
+pub mod agent;
+pub mod cli;
+
+pub mod api;
+pub mod client;
+
+pub mod jobs;
+
+pub mod gate;
+pub mod output;
+pub mod sandbox;
+
+pub mod audit;
+pub mod store;
+
+pub mod config;
+pub mod metrics;
+
+pub mod wire;
+
+pub mod base;
