@@ -94,6 +94,9 @@ pub struct GateConfig {
     /// Whether `agent_id` in the payload is compulsory.
     pub audience_required: bool,
     pub controllers: Vec<Controller>,
+    /// The shared `hmac_secret`, if there is one: who signs with it but is not on the list is told so (403),
+    /// everybody else only that the signature does not hold.
+    pub shared_keys: Vec<Key>,
     /// `now - timestamp` at most; default 300 s.
     pub max_age: Duration,
     /// `timestamp - now` at most; default 30 s.
