@@ -116,8 +116,11 @@ pub struct Controller {
     pub id: String,
     /// At least one; the shared `hmac_secret` for those of `allowed_controllers`.
     pub keys: Vec<Key>,
-    /// Scopes it holds; `prefix:*` holds all that begin with `prefix:`; `*` all.
+    /// Scopes it holds; `prefix:*` holds all that begin with `prefix:`; `*` all but `admin`.
     pub scopes: Vec<String>,
+    /// Whether it may read and cancel the jobs of others: `admin` stands among its scopes. No
+    /// pattern grants it, and the controllers of `allowed_controllers` never have it.
+    pub admin: bool,
     /// Images it may use; `None`: the agent's list.
     pub images: Option<Vec<String>>,
     /// The most it may ask for.
