@@ -1,1 +1,104 @@
-//! The gate: who may do what. Pure: envelope, policy, `now` in; [`Admitted`] or a refusal out.
+//! The gate: who may do what. Ordered checks over an envelope or a read, `now` as a parameter, no I/O.
+//! It hands out the only key ([`Admitted`]) that the job service accepts.
+//!
+//! The order is the contract's (docs/protocol.md): shape, signature, freshness, controller, fields, then
+//! scopes, image, limits and policy. What depends on state (replay, rates, queue) comes after the gate.
+
+mod cancel;
+mod fresh;
+mod grant;
+mod keys;
+pub mod rates;
+mod read;
+mod submit;
+
+use std::collections::HashMap;
+
+pub use cancel::AdmittedCancel;
+pub use read::{ReadRequest, Reader};
+pub use submit::Admitted;
+
+use crate::{
+    config::{Controller, GateConfig, ReadAccess},
+    wire::{Problem, key::KeyError},
+};
+
+/// The scope that sees and cancels every controller's jobs.
+pub const ADMIN: &str = "admin";
+
+/// One configuration's gate. Immutable: a reload makes a new one, and whoever owns it swaps it whole.
+#[derive(Debug)]
+pub struct Gate {
+    config: GateConfig,
+    read_access: ReadAccess,
+    /// Index into `config.controllers`.
+    controllers: HashMap<String, usize>,
+    keys: keys::Keyring,
+}
+
+/// An envelope or a read that goes no further.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Refused {
+    pub problem: Problem,
+    /// Who asked for what, if the signature held: such a refusal is recorded as `rejected`.
+    pub authenticated: Option<Claims>,
+}
+
+/// What a refused job said of itself, under a signature that held; as far as it could be read.
+#[derive(Clone, PartialEq)]
+pub struct Claims {
+    pub controller_id: String,
+    /// The key's own name, or the one that the envelope gave.
+    pub key_id: Option<String>,
+    /// Only if it keeps the rule of job ids, so that it is safe in records and paths.
+    pub job_id: Option<String>,
+    /// Empty if it could not be read.
+    pub prompt: String,
+    /// Empty if it could not be read.
+    pub command: String,
+    /// `candidate_metadata.risk_level`, else `medium`.
+    pub risk_level: String,
+    /// Values of `secret_env`, for redaction of what is recorded of this refusal.
+    pub secrets: Vec<String>,
+    /// The payload's exact bytes; may hold the values of `secret_env`.
+    pub raw: Vec<u8>,
+    /// SHA-256 of those bytes, in hex.
+    pub payload_sha256: String,
+}
+
+impl std::fmt::Debug for Claims {
+    /// Leaves out what may hold secrets.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Claims")
+            .field("controller_id", &self.controller_id)
+            .field("key_id", &self.key_id)
+            .field("job_id", &self.job_id)
+            .field("payload_sha256", &self.payload_sha256)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Gate {
+    /// The gate of one configuration.
+    ///
+    /// # Errors
+    /// A key of the configuration is none (its own checks say so first, and with its place).
+    pub fn new(config: &GateConfig, read_access: ReadAccess) -> Result<Gate, KeyError> {
+        Ok(Gate {
+            keys: keys::Keyring::new(config)?,
+            read_access,
+            controllers: config
+                .controllers
+                .iter()
+                .enumerate()
+                .map(|(index, controller)| (controller.id.clone(), index))
+                .collect(),
+            config: config.clone(),
+        })
+    }
+
+    /// The controller of that name, if it is on the allowed list.
+    pub fn controller(&self, id: &str) -> Option<&Controller> {
+        self.controllers.get(id).map(|&index| &self.config.controllers[index])
+    }
+}

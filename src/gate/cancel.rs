@@ -1,0 +1,62 @@
+//! Cancellations: a signed envelope with `action`.
+
+use super::{Gate, Refused};
+use crate::{
+    base::clock::Timestamp,
+    wire::{Code, Problem},
+};
+
+/// A cancellation whose signature, freshness and fields hold. Whether the job is this controller's is the
+/// job service's to see.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdmittedCancel {
+    controller_id: String,
+    key_id: Option<String>,
+    job_id: String,
+    admin: bool,
+    reason: Option<String>,
+    payload_sha256: String,
+}
+
+impl AdmittedCancel {
+    /// Who signed it.
+    pub fn controller_id(&self) -> &str {
+        &self.controller_id
+    }
+
+    /// The name of the key that verified it, if that key has one.
+    pub fn key_id(&self) -> Option<&str> {
+        self.key_id.as_deref()
+    }
+
+    /// Which job: the same in the path and in what was signed.
+    pub fn job_id(&self) -> &str {
+        &self.job_id
+    }
+
+    /// Whether it may cancel other controllers' jobs.
+    pub fn admin(&self) -> bool {
+        self.admin
+    }
+
+    /// Why, in the caller's words.
+    pub fn reason(&self) -> Option<&str> {
+        self.reason.as_deref()
+    }
+
+    /// SHA-256 of the bytes that were signed, in lower-case hex.
+    pub fn payload_sha256(&self) -> &str {
+        &self.payload_sha256
+    }
+}
+
+impl Gate {
+    /// Checks a cancellation of the job that the path names.
+    ///
+    /// # Errors
+    /// The first check that fails, in the order of a submission's.
+    pub fn cancel(&self, job_id: &str, body: &[u8], now: Timestamp) -> Result<AdmittedCancel, Refused> {
+        let _ = (job_id, body, now);
+        Err(Refused { problem: Problem::new(Code::Internal), authenticated: None })
+    }
+}

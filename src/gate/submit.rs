@@ -1,0 +1,116 @@
+//! Submissions: from a body to [`Admitted`].
+
+use super::{Gate, Refused};
+use crate::{
+    base::clock::Timestamp,
+    config::{Limits, Rate},
+    wire::{Code, Payload, Problem, payload::Network},
+};
+
+/// A job that passed every check of the gate. Nothing else makes one.
+#[derive(Clone, PartialEq)]
+pub struct Admitted {
+    key_id: Option<String>,
+    payload: Payload,
+    raw: Vec<u8>,
+    payload_sha256: String,
+    image: String,
+    limits: Limits,
+    network: Network,
+    argv: Vec<String>,
+    risk_level: String,
+    max_queued: Option<usize>,
+    rate: Rate,
+}
+
+impl Admitted {
+    /// Who signed it.
+    pub fn controller_id(&self) -> &str {
+        &self.payload.controller_id
+    }
+
+    /// The name of the key that verified it, if that key has one.
+    pub fn key_id(&self) -> Option<&str> {
+        self.key_id.as_deref()
+    }
+
+    /// What it says, every field's rule kept.
+    pub fn payload(&self) -> &Payload {
+        &self.payload
+    }
+
+    /// The exact bytes that were signed. They may hold the values of `secret_env`.
+    pub fn raw(&self) -> &[u8] {
+        &self.raw
+    }
+
+    /// SHA-256 of those bytes, in lower-case hex.
+    pub fn payload_sha256(&self) -> &str {
+        &self.payload_sha256
+    }
+
+    /// The image's reference: what the job asks for, else the agent's default; on the controller's list.
+    pub fn image(&self) -> &str {
+        &self.image
+    }
+
+    /// What the job asks for, else the agent's default; nothing above the controller's maximum.
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// What it sees of the network.
+    pub fn network(&self) -> Network {
+        self.network
+    }
+
+    /// What is to be run: `argv`, or `/bin/sh -c COMMAND`.
+    pub fn argv(&self) -> &[String] {
+        &self.argv
+    }
+
+    /// `candidate_metadata.risk_level` if that is a short text, else `medium`.
+    pub fn risk_level(&self) -> &str {
+        &self.risk_level
+    }
+
+    /// Jobs of one class may use each other's waiting sandboxes: the controller's id.
+    pub fn class(&self) -> &str {
+        &self.payload.controller_id
+    }
+
+    /// Jobs that its controller may have waiting.
+    pub fn max_queued(&self) -> Option<usize> {
+        self.max_queued
+    }
+
+    /// How fast its controller may submit.
+    pub fn rate(&self) -> Rate {
+        self.rate
+    }
+}
+
+impl std::fmt::Debug for Admitted {
+    /// Leaves out what may hold secrets.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Admitted")
+            .field("controller_id", &self.payload.controller_id)
+            .field("job_id", &self.payload.job_id)
+            .field("payload_sha256", &self.payload_sha256)
+            .field("image", &self.image)
+            .field("limits", &self.limits)
+            .field("network", &self.network)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Gate {
+    /// Checks a submission: 2 to 7 of the contract's table, in that order.
+    ///
+    /// # Errors
+    /// The first check that fails, with what the job said of itself if its signature held.
+    pub fn submit(&self, body: &[u8], now: Timestamp) -> Result<Admitted, Refused> {
+        let _ = (body, now);
+        Err(Refused { problem: Problem::new(Code::Internal), authenticated: None })
+    }
+}
