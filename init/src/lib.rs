@@ -2,4 +2,5 @@
 //! redaction of secrets. The agent depends on this library; the supervisor is this package's program.
 
 pub mod proto;
+pub mod redact;
 pub mod spool;

@@ -1,0 +1,202 @@
+//! The supervisor's end of the channel (see [`quickcmd_init::proto`]).
+
+use std::fs::File;
+use std::io::{self, IoSliceMut, Read, Seek, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+use quickcmd_init::proto::{self, Control, Hello, Job, Stop};
+
+use super::signals::Signals;
+
+/// A job with its descriptors.
+pub struct Order {
+    pub job: Job,
+    pub spool: OwnedFd,
+    /// `None`: no standard input.
+    pub stdin: Option<OwnedFd>,
+}
+
+pub struct Channel {
+    socket: UnixStream,
+    /// Bytes of a control message that is not whole yet.
+    partial: Vec<u8>,
+}
+
+impl Channel {
+    /// Connects and says hello.
+    pub fn connect(path: &Path) -> io::Result<Channel> {
+        let mut socket = UnixStream::connect(path)?;
+        let body = serde_json::to_vec(&Hello { version: proto::VERSION })?;
+        let length = u32::try_from(body.len()).map_err(io::Error::other)?;
+        let mut message = length.to_le_bytes().to_vec();
+        message.extend_from_slice(&body);
+        socket.write_all(&message)?;
+        Ok(Channel { socket, partial: Vec::new() })
+    }
+
+    /// Waits until the channel has something to say. `false`: Docker ended the wait.
+    pub fn wait(&self, signals: &mut Signals) -> io::Result<bool> {
+        loop {
+            let mut fds = [
+                PollFd::new(self.socket.as_fd(), PollFlags::POLLIN),
+                PollFd::new(signals.as_fd(), PollFlags::POLLIN),
+            ];
+            match poll(&mut fds, PollTimeout::NONE) {
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+            let readable = fds[0].any().unwrap_or(false);
+            if signals.take().terminate {
+                return Ok(false);
+            }
+            if readable {
+                return Ok(true);
+            }
+        }
+    }
+
+    /// Takes the job. `None`: the channel closed before it was whole.
+    ///
+    /// # Errors
+    /// What came is no job.
+    pub fn receive(&mut self) -> io::Result<Option<Order>> {
+        match self.receive_whole() {
+            Err(error) if closed(&error) => Ok(None),
+            other => other,
+        }
+    }
+
+    fn receive_whole(&mut self) -> io::Result<Option<Order>> {
+        let mut header = [0; 4];
+        let (got, spool) = self.receive_first(&mut header)?;
+        if got == 0 {
+            return Ok(None);
+        }
+        self.socket.read_exact(&mut header[got..])?;
+        let length = u32::from_le_bytes(header) as usize;
+        if length > proto::MAX_MESSAGE {
+            return Err(bad(format!(
+                "the job's message has {length} bytes; at most {} are taken",
+                proto::MAX_MESSAGE
+            )));
+        }
+        let mut body = vec![0; length];
+        self.socket.read_exact(&mut body)?;
+        let job: Job = serde_json::from_slice(&body)
+            .map_err(|error| bad(format!("the first message is no job: {error}")))?;
+        let spool = spool.ok_or_else(|| bad("the job came without the spool's descriptor".into()))?;
+        let stdin = if job.stdin_len == 0 { None } else { Some(self.receive_stdin(job.stdin_len)?) };
+        Ok(Some(Order { job, spool, stdin }))
+    }
+
+    /// The first bytes, and the descriptor that rides on them.
+    fn receive_first(&self, header: &mut [u8]) -> io::Result<(usize, Option<OwnedFd>)> {
+        let mut space = nix::cmsg_space!([RawFd; 4]);
+        let mut parts = [IoSliceMut::new(header)];
+        let message = loop {
+            let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+            match recvmsg::<()>(self.socket.as_raw_fd(), &mut parts, Some(&mut space), flags) {
+                Err(Errno::EINTR) => {}
+                other => break other?,
+            }
+        };
+        let mut spool = None;
+        for control in message.cmsgs()? {
+            if let ControlMessageOwned::ScmRights(fds) = control {
+                for fd in fds {
+                    // SAFETY: the kernel has just made this descriptor for us; nobody else owns it.
+                    #[allow(unsafe_code)]
+                    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+                    // One is meant; more would be closed here.
+                    spool.get_or_insert(fd);
+                }
+            }
+        }
+        Ok((message.bytes, spool))
+    }
+
+    /// Copies the standard input into memory of the sandbox: a sealed file without a name, at its start.
+    fn receive_stdin(&mut self, length: u64) -> io::Result<OwnedFd> {
+        let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+        let mut file = File::from(memfd_create(c"stdin", flags)?);
+        let copied = io::copy(&mut (&mut self.socket).take(length), &mut file)?;
+        if copied < length {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        file.rewind()?;
+        let sealed =
+            SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_SEAL;
+        fcntl(&file, FcntlArg::F_ADD_SEALS(sealed))?;
+        Ok(file.into())
+    }
+
+    /// From now on reads don't wait.
+    pub fn no_waiting(&self) -> io::Result<()> {
+        let flags = OFlag::from_bits_retain(fcntl(&self.socket, FcntlArg::F_GETFL)?);
+        fcntl(&self.socket, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+        Ok(())
+    }
+
+    /// The first stop that has come, if one has.
+    ///
+    /// # Errors
+    /// The channel is closed, or says what is no control message: it is of no more use.
+    pub fn poll_stop(&mut self) -> io::Result<Option<Stop>> {
+        let mut bytes = [0; 4096];
+        loop {
+            match self.socket.read(&mut bytes) {
+                Ok(0) => {
+                    // What came before the end still counts.
+                    return match self.parse_stop()? {
+                        Some(stop) => Ok(Some(stop)),
+                        None => Err(io::ErrorKind::UnexpectedEof.into()),
+                    };
+                }
+                Ok(n) => self.partial.extend_from_slice(&bytes[..n]),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return self.parse_stop(),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+            if self.partial.len() > proto::MAX_MESSAGE {
+                return Err(bad("a control message is too long".into()));
+            }
+        }
+    }
+
+    fn parse_stop(&mut self) -> io::Result<Option<Stop>> {
+        let mut first = None;
+        while let Some(header) = self.partial.first_chunk::<4>() {
+            let end = 4 + u32::from_le_bytes(*header) as usize;
+            let Some(body) = self.partial.get(4..end) else { break };
+            let Control::Stop { why } = serde_json::from_slice(body)?;
+            first.get_or_insert(why);
+            self.partial.drain(..end);
+        }
+        Ok(first)
+    }
+}
+
+impl AsFd for Channel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// Whether the other side has gone, or never was.
+fn closed(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
+    )
+}
+
+fn bad(sentence: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, sentence)
+}

@@ -1,0 +1,284 @@
+//! A supervisor in a PID namespace, and what it wrote.
+
+use std::fs::{File, OpenOptions, Permissions};
+use std::io::{IoSlice, Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::{ControlMessage, MsgFlags, getsockopt, sendmsg, sockopt::PeerCredentials};
+use nix::unistd::{Pid, geteuid};
+use quickcmd_init::proto::{self, Control, Ending, Hello, Job, Report, Stop};
+use quickcmd_init::spool::{HEADER, Header, Kind, MAX_BODY};
+use sha2::{Digest, Sha256};
+
+/// How long anything may take before it counts as hanging.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Waits until it holds.
+pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let begin = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(begin.elapsed() < PATIENCE, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+pub struct Sandbox {
+    folder: tempfile::TempDir,
+    program: Child,
+    /// `None`: closed.
+    pub channel: Option<UnixStream>,
+    /// The supervisor's number out here.
+    pub pid: Pid,
+}
+
+impl Sandbox {
+    /// Starts a supervisor and takes its hello.
+    pub fn start() -> Sandbox {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
+        let init = folder.path().join("init");
+        std::fs::copy(env!("CARGO_BIN_EXE_quickcmd-init"), &init).unwrap();
+        std::fs::set_permissions(&init, Permissions::from_mode(0o755)).unwrap();
+        let socket = folder.path().join(proto::SOCKET_FILE);
+        let listener = UnixListener::bind(&socket).unwrap();
+        std::fs::set_permissions(&socket, Permissions::from_mode(0o777)).unwrap();
+        File::create(folder.path().join("spool")).unwrap();
+
+        let mut command = Command::new("unshare");
+        if !geteuid().is_root() {
+            command.args(["--user", "--map-current-user"]);
+        }
+        command.args(["--pid", "--fork", "--kill-child", "--mount-proc"]);
+        if geteuid().is_root() {
+            command.args(["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs"]);
+            command.args(["--inh-caps=-all", "--bounding-set=-all"]);
+        }
+        let program = command.arg(&init).arg(folder.path()).stdin(Stdio::null()).spawn().unwrap();
+        let mut sandbox = Sandbox { folder, program, channel: None, pid: Pid::from_raw(0) };
+        listener.set_nonblocking(true).unwrap();
+        let (mut channel, _) = until("the supervisor's connection", || {
+            assert!(
+                sandbox.program.try_wait().unwrap().is_none(),
+                "the supervisor ended before it connected"
+            );
+            listener.accept().ok()
+        });
+        channel.set_nonblocking(false).unwrap();
+        sandbox.pid = Pid::from_raw(getsockopt(&channel, PeerCredentials).unwrap().pid());
+        let mut length = [0; 4];
+        channel.read_exact(&mut length).unwrap();
+        let mut hello = vec![0; u32::from_le_bytes(length) as usize];
+        channel.read_exact(&mut hello).unwrap();
+        let hello: Hello = serde_json::from_slice(&hello).unwrap();
+        assert_eq!(hello.version, proto::VERSION);
+        sandbox.channel = Some(channel);
+        sandbox
+    }
+
+    pub fn spool_path(&self) -> PathBuf {
+        self.folder.path().join("spool")
+    }
+
+    /// Sends the job with its spool.
+    pub fn send(&mut self, job: &Job, stdin: &[u8]) {
+        let spool = OpenOptions::new().append(true).open(self.spool_path()).unwrap();
+        self.send_with(job, stdin, &spool);
+    }
+
+    pub fn send_with(&mut self, job: &Job, stdin: &[u8], spool: &File) {
+        let mut job = job.clone();
+        job.stdin_len = stdin.len() as u64;
+        let message = message(&serde_json::to_vec(&job).unwrap());
+        let channel = self.channel.as_mut().unwrap();
+        let fds = [spool.as_raw_fd()];
+        let sent = sendmsg::<()>(
+            channel.as_raw_fd(),
+            &[IoSlice::new(&message)],
+            &[ControlMessage::ScmRights(&fds)],
+            MsgFlags::empty(),
+            None,
+        )
+        .unwrap();
+        channel.write_all(&message[sent..]).unwrap();
+        channel.write_all(stdin).unwrap();
+    }
+
+    pub fn stop(&mut self, why: Stop) {
+        let body = serde_json::to_vec(&Control::Stop { why }).unwrap();
+        self.channel.as_mut().unwrap().write_all(&message(&body)).unwrap();
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill(self.pid, signal).unwrap();
+    }
+
+    /// The supervisor's resident memory at its highest, in bytes.
+    pub fn peak_memory(&self) -> Option<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+        Some(line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()? * 1024)
+    }
+
+    pub fn has_ended(&mut self) -> bool {
+        self.program.try_wait().unwrap().is_some()
+    }
+
+    /// Waits until so much can be read of the job's standard output.
+    pub fn wait_for_output(&self, text: &str) {
+        until(text, || {
+            let (records, _) = records(&std::fs::read(self.spool_path()).unwrap());
+            let out: Vec<u8> =
+                records.into_iter().filter(|r| r.0.kind == Kind::Stdout).flat_map(|r| r.1).collect();
+            String::from_utf8_lossy(&out).contains(text).then_some(())
+        });
+    }
+
+    /// Waits for the end of the supervisor, and says whether it was a good one.
+    pub fn wait_exit(&mut self) -> bool {
+        let program = &mut self.program;
+        until("the supervisor's end", || program.try_wait().unwrap()).success()
+    }
+
+    /// Waits for the end and checks what is true of every spool.
+    pub fn end(mut self) -> Outcome {
+        assert!(self.wait_exit(), "the supervisor failed");
+        Outcome::read(&std::fs::read(self.spool_path()).unwrap())
+    }
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        // With `--kill-child` its namespace goes with it.
+        let _ = self.program.kill();
+        let _ = self.program.wait();
+    }
+}
+
+fn message(body: &[u8]) -> Vec<u8> {
+    let mut message = u32::try_from(body.len()).unwrap().to_le_bytes().to_vec();
+    message.extend_from_slice(body);
+    message
+}
+
+/// A job with generous limits.
+pub fn job<S: AsRef<str>>(argv: &[S]) -> Job {
+    Job {
+        argv: argv.iter().map(|arg| arg.as_ref().to_owned()).collect(),
+        env: vec![("PATH".into(), "/usr/local/bin:/usr/bin:/bin".into())],
+        workdir: "/".into(),
+        stdin_len: 0,
+        timeout_ms: 120_000,
+        grace_ms: 2_000,
+        output_limit: 1 << 40,
+        end_at_output_limit: false,
+        secrets: Vec::new(),
+        redact: false,
+        first_seq: 1,
+    }
+}
+
+/// A job of the shell.
+pub fn sh(script: &str) -> Job {
+    job(&["/bin/sh", "-c", script])
+}
+
+/// Runs it to its end.
+pub fn run(job: &Job) -> Outcome {
+    run_with(job, &[])
+}
+
+pub fn run_with(job: &Job, stdin: &[u8]) -> Outcome {
+    let mut sandbox = Sandbox::start();
+    sandbox.send(job, stdin);
+    sandbox.end()
+}
+
+pub fn exited(code: i32) -> Ending {
+    Ending::Exited { code }
+}
+
+pub struct Outcome {
+    pub records: Vec<(Header, Vec<u8>)>,
+    pub report: Report,
+}
+
+fn records(mut bytes: &[u8]) -> (Vec<(Header, Vec<u8>)>, usize) {
+    let mut records = Vec::new();
+    while let Some(header) = bytes.first_chunk::<HEADER>() {
+        let header = Header::decode(header).expect("a header");
+        let Some(body) = bytes.get(HEADER..HEADER + header.len as usize) else { break };
+        records.push((header, body.to_vec()));
+        bytes = &bytes[HEADER + body.len()..];
+    }
+    (records, bytes.len())
+}
+
+impl Outcome {
+    pub fn read(bytes: &[u8]) -> Outcome {
+        let (records, rest) = records(bytes);
+        assert_eq!(rest, 0, "the spool ends with half a record");
+        let (last, body) = records.last().expect("a record");
+        assert_eq!(last.kind, Kind::Report, "the last record");
+        let outcome = Outcome { report: serde_json::from_slice(body).unwrap(), records };
+        outcome.check();
+        outcome
+    }
+
+    fn check(&self) {
+        assert_eq!(self.records[0].0.kind, Kind::Started);
+        assert_eq!(self.records[1].1, b"Starting execution...");
+        let count = |kind| self.records.iter().filter(|r| r.0.kind == kind).count();
+        assert_eq!((count(Kind::Started), count(Kind::Report)), (1, 1));
+        let frames: Vec<_> = self.records.iter().filter(|r| r.0.kind.is_frame()).collect();
+        for (a, b) in frames.iter().zip(&frames[1..]) {
+            assert_eq!(a.0.seq + 1, b.0.seq);
+        }
+        for (header, body) in &self.records {
+            assert_eq!(header.binary, std::str::from_utf8(body).is_err());
+            assert!(body.len() <= MAX_BODY);
+            assert!(header.kind.is_frame() || header.seq == 0);
+        }
+        for kind in [Kind::Stdout, Kind::Stderr, Kind::System] {
+            let mut at = 0;
+            for (header, body) in self.records.iter().filter(|r| r.0.kind == kind) {
+                assert_eq!(header.offset, at);
+                assert!(!body.is_empty());
+                at += body.len() as u64;
+            }
+        }
+        for (kind, totals) in [(Kind::Stdout, &self.report.stdout), (Kind::Stderr, &self.report.stderr)] {
+            let bytes = self.bytes(kind);
+            assert_eq!(totals.bytes, bytes.len() as u64);
+            let sha: String = Sha256::digest(&bytes).iter().map(|b| format!("{b:02x}")).collect();
+            assert_eq!(totals.sha256, sha);
+        }
+        assert!(self.report.end_ns >= self.report.start_ns);
+    }
+
+    pub fn bytes(&self, kind: Kind) -> Vec<u8> {
+        self.records.iter().filter(|r| r.0.kind == kind).flat_map(|r| r.1.clone()).collect()
+    }
+
+    pub fn stdout(&self) -> String {
+        String::from_utf8_lossy(&self.bytes(Kind::Stdout)).into_owned()
+    }
+
+    pub fn stderr(&self) -> String {
+        String::from_utf8_lossy(&self.bytes(Kind::Stderr)).into_owned()
+    }
+
+    /// The agent's own words, but for the first.
+    pub fn words(&self) -> Vec<String> {
+        let words = self.records.iter().filter(|r| r.0.kind == Kind::System).skip(1);
+        words.map(|r| String::from_utf8(r.1.clone()).unwrap()).collect()
+    }
+}
