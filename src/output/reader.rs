@@ -1,0 +1,136 @@
+//! A reader of a row's frames: told that there is something new, it fetches what it lacks.
+
+use std::{
+    io,
+    sync::{Arc, atomic::Ordering},
+};
+
+use tokio::sync::watch;
+use tokio_util::bytes::Bytes as Shared;
+
+use super::{
+    cursor::{Cursor, Record, counter},
+    frame::{Line, Stream, frame},
+    recent::Kept,
+    row::{News, Row, locked},
+};
+use crate::wire::frame::Frame;
+
+/// Reads a row's frames in order, from a number on. Any number of them; none holds up another. Its
+/// waits may be dropped and begun again without losing a frame.
+#[derive(Debug)]
+pub struct Reader {
+    cursor: Cursor,
+    news: watch::Receiver<News>,
+    job_id: String,
+    from_seq: u64,
+    system: bool,
+}
+
+impl Reader {
+    pub(super) fn new(row: Arc<Row>, job_id: &str, from_seq: u64, system: bool) -> Reader {
+        row.readers.fetch_add(1, Ordering::Relaxed);
+        row.rows.readers.fetch_add(1, Ordering::Relaxed);
+        let news = row.subscribe();
+        let start = row.position(|position| position.seq < from_seq);
+        let mut cursor = Cursor::new(row);
+        cursor.go(start);
+        Reader { cursor, news, job_id: job_id.to_owned(), from_seq, system }
+    }
+
+    /// The next frame; waits for it. `None`: the row is finished and everything was read. The last frame,
+    /// with the result, is the caller's to make.
+    ///
+    /// # Errors
+    /// The spool is damaged (from here on) or unreadable.
+    pub async fn next(&mut self) -> io::Result<Option<Frame>> {
+        loop {
+            let finished = self.news.borrow_and_update().finished;
+            if let Some((record, stream)) = self.wanted().await? {
+                let frame = self.frame(&record, stream).await?;
+                self.cursor.pass(&record.after);
+                return Ok(Some(frame));
+            }
+            if finished || self.news.changed().await.is_err() {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// The next frame as it travels, shared with the other readers of this row where they read at its end.
+    /// Otherwise as [`Reader::next`].
+    ///
+    /// # Errors
+    /// As [`Reader::next`].
+    pub async fn next_json(&mut self) -> io::Result<Option<Line>> {
+        loop {
+            let finished = self.news.borrow_and_update().finished;
+            while let Some(line) = self.line().await? {
+                if self.wants(line.seq, line.stream) {
+                    return Ok(Some(line));
+                }
+            }
+            if finished || self.news.changed().await.is_err() {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Number of the last frame passed, also of those left out; 0 if there was none.
+    pub fn last_seq(&self) -> u64 {
+        self.cursor.position.seq
+    }
+
+    fn wants(&self, seq: u64, stream: Stream) -> bool {
+        seq >= self.from_seq && (self.system || stream != Stream::System)
+    }
+
+    /// The next wanted frame's record, if it is there; passes what is not wanted.
+    async fn wanted(&mut self) -> io::Result<Option<(Record, Stream)>> {
+        while let Some(record) = self.cursor.record().await? {
+            match Stream::of(record.header.kind) {
+                Some(stream) if self.wants(record.header.seq, stream) => return Ok(Some((record, stream))),
+                _ => self.cursor.pass(&record.after),
+            }
+        }
+        Ok(None)
+    }
+
+    /// The next frame, serialised; maybe an unwanted one. Passes it.
+    async fn line(&mut self) -> io::Result<Option<Line>> {
+        let row = Arc::clone(&self.cursor.row);
+        let known = locked(&row.recent).get(self.cursor.position.at);
+        if let Some(known) = known {
+            tokio::task::coop::consume_budget().await;
+            self.cursor.pass(&known.after);
+            return Ok(Some(known.line));
+        }
+        let Some((record, stream)) = self.wanted().await? else { return Ok(None) };
+        let frame = self.frame(&record, stream).await?;
+        let json = Shared::from(serde_json::to_vec(&frame).map_err(io::Error::other)?);
+        let line = Line { seq: frame.seq, stream, json };
+        // A single reader has nobody to share with.
+        if row.readers.load(Ordering::Relaxed) > 1 {
+            let kept = Kept { at: self.cursor.position.at, after: record.after, line: line.clone() };
+            locked(&row.recent).push(kept);
+        }
+        self.cursor.pass(&record.after);
+        Ok(Some(line))
+    }
+
+    async fn frame(&self, record: &Record, stream: Stream) -> io::Result<Frame> {
+        let body = self.cursor.body(record).await?;
+        let offset = counter(record.header.kind).map_or(0, |n| self.cursor.position.sent[n]);
+        Ok(frame(&self.job_id, &record.header, stream, offset, body))
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        let row = &self.cursor.row;
+        row.rows.readers.fetch_sub(1, Ordering::Relaxed);
+        if row.readers.fetch_sub(1, Ordering::Relaxed) == 1 {
+            locked(&row.recent).clear();
+        }
+    }
+}
