@@ -1,9 +1,9 @@
 //! Cancellations: a signed envelope with `action`.
 
-use super::{Gate, Refused};
+use super::{Gate, Refused, authentic::Authentic, grant};
 use crate::{
     base::clock::Timestamp,
-    wire::{Code, Problem},
+    wire::{Problem, fields::invalid, payload::Cancel},
 };
 
 /// A cancellation whose signature, freshness and fields hold. Whether the job is this controller's is the
@@ -56,7 +56,30 @@ impl Gate {
     /// # Errors
     /// The first check that fails, in the order of a submission's.
     pub fn cancel(&self, job_id: &str, body: &[u8], now: Timestamp) -> Result<AdmittedCancel, Refused> {
-        let _ = (job_id, body, now);
-        Err(Refused { problem: Problem::new(Code::Internal), authenticated: None })
+        let authentic = self.authenticate(body, now)?;
+        self.admit_cancel(job_id, &authentic, now).map_err(|problem| authentic.refuse(problem))
+    }
+
+    fn admit_cancel(
+        &self,
+        job_id: &str,
+        authentic: &Authentic<'_>,
+        now: Timestamp,
+    ) -> Result<AdmittedCancel, Problem> {
+        let (controller, fields) = self.fresh_and_allowed(authentic, now)?;
+        let cancel = Cancel::from_map(fields)?;
+        if cancel.job_id != job_id {
+            return Err(invalid("job_id", "is another job than the path names"));
+        }
+        // A job's id means nothing at another agent, so the audience need not be given here.
+        grant::audience(&self.config, cancel.agent_id.as_deref(), false)?;
+        Ok(AdmittedCancel {
+            admin: controller.admin,
+            controller_id: cancel.controller_id,
+            key_id: authentic.proof.key_id.clone(),
+            job_id: cancel.job_id,
+            reason: cancel.reason.filter(|reason| !reason.is_empty()),
+            payload_sha256: authentic.sha256(),
+        })
     }
 }

@@ -1,12 +1,127 @@
-//! Which key verifies what.
+//! Which key verifies what. Whether a controller or a key exists shows neither in the answer nor in the
+//! work: every verification does as many as the controller with the most keys needs, on decoys if need be.
 
-use crate::{config::GateConfig, wire::key::KeyError};
+use std::collections::HashMap;
+
+use secrecy::ExposeSecret;
+
+use crate::{
+    base::{clock::Timestamp, ids::random_hex},
+    config::{GateConfig, Key},
+    wire::key::{Algorithm, KeyError, SigningKey, VerifyingKey},
+};
+
+/// Every key, by who signs with it.
+#[derive(Debug)]
+pub(super) struct Keyring {
+    controllers: HashMap<String, Vec<Entry>>,
+    /// For who is on no list.
+    shared: Vec<Entry>,
+    decoys: [Entry; 2],
+    /// The most keys of one algorithm that anybody has, HMAC and Ed25519.
+    widths: [usize; 2],
+}
 
 #[derive(Debug)]
-pub(super) struct Keyring {}
+struct Entry {
+    key_id: Option<String>,
+    key: VerifyingKey,
+    not_before: Option<Timestamp>,
+    not_after: Option<Timestamp>,
+}
+
+/// Who says to have signed, and with what.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Claim<'a> {
+    pub(super) controller_id: &'a str,
+    /// All valid keys are tried where there is none.
+    pub(super) key_id: Option<&'a str>,
+    /// `None`: a name that is no algorithm of ours, which no key has.
+    pub(super) algorithm: Option<Algorithm>,
+}
+
+/// A signature that holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Proof {
+    /// The name of the key that verified it, if it has one.
+    pub(super) key_id: Option<String>,
+}
 
 impl Keyring {
-    pub(super) fn new(_: &GateConfig) -> Result<Keyring, KeyError> {
-        Ok(Keyring {})
+    pub(super) fn new(config: &GateConfig) -> Result<Keyring, KeyError> {
+        let mut controllers = HashMap::new();
+        for controller in &config.controllers {
+            controllers.insert(controller.id.clone(), entries(&controller.keys)?);
+        }
+        let shared = entries(&config.shared_keys)?;
+        let width = |algorithm| {
+            let count = |keys: &Vec<Entry>| keys.iter().filter(|entry| entry.has(algorithm)).count();
+            controllers.values().chain([&shared]).map(count).max().unwrap_or(0).max(1)
+        };
+        let widths = [width(Algorithm::HmacSha256), width(Algorithm::Ed25519)];
+        let decoy =
+            |key: SigningKey| Entry { key_id: None, key: key.verifying(), not_before: None, not_after: None };
+        let decoys = [
+            decoy(SigningKey::hmac(random_hex(32))),
+            decoy(SigningKey::ed25519(b"a decoy: never believed, only ti")),
+        ];
+        Ok(Keyring { controllers, shared, decoys, widths })
     }
+
+    /// Whether the signature is the claimed controller's over exactly these bytes, under a key that is valid
+    /// now. A controller on no list may hold the shared secret: that its signature holds gives it no right.
+    pub(super) fn verify(
+        &self,
+        claim: Claim<'_>,
+        message: &[u8],
+        signature: &[u8],
+        now: Timestamp,
+    ) -> Option<Proof> {
+        let keys = self.controllers.get(claim.controller_id).unwrap_or(&self.shared);
+        let algorithm = claim.algorithm.unwrap_or(Algorithm::HmacSha256);
+        let (decoy, width) = match algorithm {
+            Algorithm::HmacSha256 => (&self.decoys[0], self.widths[0]),
+            Algorithm::Ed25519 => (&self.decoys[1], self.widths[1]),
+        };
+        let mut own = keys.iter().filter(|entry| entry.has(algorithm));
+        let mut proof = None;
+        for _ in 0..width {
+            let candidate = own.next();
+            let holds = candidate.unwrap_or(decoy).key.verify(message, signature);
+            if let Some(entry) = candidate
+                && holds
+                && claim.algorithm.is_some()
+                && entry.answers(claim.key_id, now)
+            {
+                proof = Some(Proof { key_id: entry.key_id.clone() });
+            }
+        }
+        proof
+    }
+}
+
+impl Entry {
+    fn has(&self, algorithm: Algorithm) -> bool {
+        self.key.algorithm() == algorithm
+    }
+
+    /// Whether it is valid now (both ends included) and the one that was named, if one was.
+    fn answers(&self, key_id: Option<&str>, now: Timestamp) -> bool {
+        self.not_before.is_none_or(|first| first <= now)
+            && self.not_after.is_none_or(|last| now <= last)
+            && (key_id.is_none() || key_id == self.key_id.as_deref())
+    }
+}
+
+fn entries(keys: &[Key]) -> Result<Vec<Entry>, KeyError> {
+    keys.iter()
+        .map(|key| {
+            Ok(Entry {
+                key_id: key.key_id.clone(),
+                key: VerifyingKey::new(key.algorithm, key.material.expose_secret())?,
+                not_before: key.not_before,
+                not_after: key.not_after,
+            })
+        })
+        .collect()
 }

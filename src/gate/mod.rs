@@ -4,6 +4,7 @@
 //! The order is the contract's (docs/protocol.md): shape, signature, freshness, controller, fields, then
 //! scopes, image, limits and policy. What depends on state (replay, rates, queue) comes after the gate.
 
+mod authentic;
 mod cancel;
 mod fresh;
 mod grant;
@@ -11,6 +12,8 @@ mod keys;
 pub mod rates;
 mod read;
 mod submit;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 

@@ -1,9 +1,16 @@
 //! Reads: whose jobs may the caller see.
 
-use super::Gate;
+use std::time::Duration;
+
+use super::{Gate, authentic::not_allowed, keys::Claim};
 use crate::{
     base::clock::Timestamp,
-    wire::{Code, Problem},
+    config::ReadAccess,
+    wire::{
+        Code, Problem,
+        httpsig::{SignatureError, Signed, Target},
+        key::Algorithm,
+    },
 };
 
 /// What the door knows of a read. For a WebSocket the scheme is that of its HTTP request.
@@ -52,7 +59,98 @@ impl Gate {
     /// `UNAUTHENTICATED` without proof or with one that does not hold, `CONTROLLER_NOT_ALLOWED` if it holds
     /// under the shared secret only.
     pub fn reader(&self, request: &ReadRequest, now: Timestamp) -> Result<Reader, Problem> {
-        let _ = (request, now, self.read_access, &self.keys);
-        Err(Problem::new(Code::Unauthenticated))
+        let (input, signature) = match (request.field("signature-input"), request.field("signature")) {
+            (Some(input), Some(signature)) => (input, signature),
+            (None, None) if self.read_access == ReadAccess::JobId => return Ok(Reader::Anyone),
+            (None, None) => {
+                return Err(unauthenticated(
+                    "sign the request as a controller: headers `Signature-Input` and `Signature` (RFC 9421)",
+                ));
+            }
+            _ => return Err(unauthenticated(&SignatureError::Malformed.to_string())),
+        };
+        let signed = Signed::parse(&input, &signature).map_err(unusable)?;
+        let target = request.target();
+        signed.check_coverage(&target).map_err(unusable)?;
+        let (created, expires) = (signed.created().map_err(unusable)?, signed.expires().map_err(unusable)?);
+        let (controller_id, key_id) = self.split_keyid(signed.keyid().map_err(unusable)?);
+        let base = signed.base(&target, |name| request.field(name)).map_err(unusable)?;
+
+        // Without `alg` each of the controller's keys counts, by its own algorithm.
+        let algorithms = match signed.alg().map_err(unusable)? {
+            None => [Algorithm::HmacSha256, Algorithm::Ed25519].map(Some).to_vec(),
+            Some(name) => {
+                let known = [Algorithm::HmacSha256, Algorithm::Ed25519];
+                vec![known.into_iter().find(|algorithm| algorithm.http_name() == name)]
+            }
+        };
+        let mut holds = false;
+        for algorithm in algorithms {
+            let claim = Claim { controller_id, key_id, algorithm };
+            holds |= self.keys.verify(claim, base.as_bytes(), signed.signature(), now).is_some();
+        }
+        if !holds {
+            return Err(unauthenticated("the request's signature does not hold"));
+        }
+        self.check_times(created, expires, now)?;
+        let controller = self.controller(controller_id).ok_or_else(|| not_allowed(controller_id))?;
+        Ok(Reader::Controller { id: controller.id.clone(), admin: controller.admin })
     }
+
+    /// `controller_id`, or `controller_id/key_id`. Controllers' ids may hold slashes, names of keys can't: the
+    /// whole is a controller's id if there is one of that name, else the last slash divides.
+    fn split_keyid<'k>(&self, keyid: &'k str) -> (&'k str, Option<&'k str>) {
+        match keyid.rsplit_once('/') {
+            Some((controller_id, key_id)) if self.controller(keyid).is_none() => {
+                (controller_id, Some(key_id))
+            }
+            _ => (keyid, None),
+        }
+    }
+
+    fn check_times(&self, created: i64, expires: Option<i64>, now: Timestamp) -> Result<(), Problem> {
+        let agent = now.secs();
+        let whole = |duration: Duration| i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
+        // Fifteen digits at most: no difference overflows.
+        let bounds = [
+            (agent - created, whole(self.config.max_age), "the signature is too old"),
+            (created - agent, whole(self.config.max_skew), "the signature is from the future"),
+            (agent - expires.unwrap_or(agent), 0, "the signature has expired"),
+        ];
+        for (skew, allowed, why) in bounds {
+            if skew > allowed {
+                return Err(unauthenticated(why)
+                    .with("agent_time", agent)
+                    .with("skew_seconds", skew)
+                    .with("allowed_seconds", allowed));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl ReadRequest {
+    /// A header field's value: its lines trimmed and joined (RFC 9421, section 2.1).
+    fn field(&self, name: &str) -> Option<String> {
+        let lines: Vec<&str> =
+            self.headers.iter().filter(|(known, _)| known == name).map(|(_, value)| value.trim()).collect();
+        (!lines.is_empty()).then(|| lines.join(", "))
+    }
+
+    fn target(&self) -> Target<'_> {
+        Target {
+            method: &self.method,
+            scheme: &self.scheme,
+            authority: &self.authority,
+            path_and_query: &self.path_and_query,
+        }
+    }
+}
+
+fn unauthenticated(details: &str) -> Problem {
+    Problem::new(Code::Unauthenticated).details(details)
+}
+
+fn unusable(error: SignatureError) -> Problem {
+    unauthenticated(&error.to_string())
 }

@@ -1,10 +1,13 @@
 //! Submissions: from a body to [`Admitted`].
 
-use super::{Gate, Refused};
+use super::{Gate, Refused, authentic::Authentic, grant};
 use crate::{
     base::clock::Timestamp,
     config::{Limits, Rate},
-    wire::{Code, Payload, Problem, payload::Network},
+    wire::{
+        Payload, Problem,
+        payload::{Network, SandboxRequest},
+    },
 };
 
 /// A job that passed every check of the gate. Nothing else makes one.
@@ -110,7 +113,36 @@ impl Gate {
     /// # Errors
     /// The first check that fails, with what the job said of itself if its signature held.
     pub fn submit(&self, body: &[u8], now: Timestamp) -> Result<Admitted, Refused> {
-        let _ = (body, now);
-        Err(Refused { problem: Problem::new(Code::Internal), authenticated: None })
+        let authentic = self.authenticate(body, now)?;
+        self.admit(&authentic, now).map_err(|problem| authentic.refuse(problem))
+    }
+
+    fn admit(&self, authentic: &Authentic<'_>, now: Timestamp) -> Result<Admitted, Problem> {
+        let config = &self.config;
+        let (controller, fields) = self.fresh_and_allowed(authentic, now)?;
+        let payload = Payload::from_map(fields)?;
+
+        let none = SandboxRequest::default();
+        let asked = payload.sandbox.as_ref().unwrap_or(&none);
+        grant::audience(config, payload.agent_id.as_deref(), config.audience_required)?;
+        grant::scopes(controller, payload.required_scopes.as_deref())?;
+        let image = grant::image(config, controller, asked.image.as_deref())?;
+        let limits = grant::limits(config, controller, asked)?;
+        let network = grant::network(controller, asked.network)?;
+        grant::policy(&config.policy, &payload)?;
+
+        Ok(Admitted {
+            key_id: authentic.proof.key_id.clone(),
+            raw: authentic.raw.as_bytes().to_vec(),
+            payload_sha256: authentic.sha256(),
+            image,
+            limits,
+            network,
+            argv: payload.program(),
+            risk_level: payload.risk_level().to_owned(),
+            max_queued: controller.max_queued,
+            rate: controller.rate,
+            payload,
+        })
     }
 }

@@ -60,6 +60,8 @@ codes! {
     InvalidField = "INVALID_FIELD", 400, "Invalid field";
     /// A field that the contract does not know.
     UnknownField = "UNKNOWN_FIELD", 400, "Unknown field";
+    /// The job is addressed to another agent.
+    WrongAgent = "WRONG_AGENT", 403, "Job is for another agent";
     /// The controller does not hold a scope that the job requires.
     InsufficientScopes = "INSUFFICIENT_SCOPES", 403, "Insufficient scopes";
     /// The image is not on the allowed list.

@@ -3,6 +3,7 @@
 
 pub mod code;
 pub mod envelope;
+pub mod fields;
 pub mod frame;
 pub mod httpsig;
 pub mod key;

@@ -1,6 +1,13 @@
-//! The signed payload of a job: shape, and every field's own rule.
+//! The signed payload of a job, and of a cancellation: shape here, reading and rules beside it.
+
+mod parse;
+pub mod rules;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -11,12 +18,15 @@ pub struct Payload {
     /// 1 to 128 characters of `A-Za-z0-9._:-`; unique per controller, for ever.
     pub job_id: String,
     /// What a person asked for, free text.
+    #[serde(default)]
     pub prompt: String,
     /// Run through `/bin/sh -c`; 1 to 131,072 bytes without NUL. May be empty beside `argv`.
+    #[serde(default)]
     pub command: String,
     pub candidate_metadata: Option<Map<String, Value>>,
     pub plugin_metadata: Option<Map<String, Value>>,
     pub required_scopes: Option<Vec<String>>,
+    #[serde(default)]
     pub snapshot_metadata: String,
     /// Unix seconds: the job must start by then.
     pub ttl: i64,
@@ -64,6 +74,79 @@ pub struct SandboxRequest {
     pub workdir: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub stdin: Option<Stdin>,
+}
+
+/// A wish to end a job, as its controller signed it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cancel {
+    /// [`Cancel::ACTION`], so that nothing signed for another purpose can end a job.
+    pub action: String,
+    pub job_id: String,
+    /// Unix seconds: when it was signed.
+    pub timestamp: i64,
+    /// Unix seconds: no use after that.
+    pub ttl: i64,
+    pub controller_id: String,
+    /// Audience: the agent that this is for.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub agent_id: Option<String>,
+    /// Why, for the record; 1,024 bytes at most.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub reason: Option<String>,
+}
+
+impl Cancel {
+    /// What `action` says.
+    pub const ACTION: &str = "cancel";
+}
+
+impl Payload {
+    /// What is to be run: `argv`, or `/bin/sh -c COMMAND`.
+    pub fn program(&self) -> Vec<String> {
+        match &self.argv {
+            Some(argv) => argv.clone(),
+            None => vec!["/bin/sh".to_owned(), "-c".to_owned(), self.command.clone()],
+        }
+    }
+
+    /// The command as text, for policy and record: `command`, or `argv` joined with spaces.
+    pub fn command_text(&self) -> String {
+        match &self.argv {
+            Some(argv) => argv.join(" "),
+            None => self.command.clone(),
+        }
+    }
+
+    /// `candidate_metadata.risk_level` if it is a text of 1 to 32 bytes, else `medium`.
+    pub fn risk_level(&self) -> &str {
+        risk_level(self.candidate_metadata.as_ref())
+    }
+
+    /// The values of `secret_env`, which no output, log or record may show.
+    pub fn secrets(&self) -> impl Iterator<Item = &str> {
+        let secrets = self.sandbox.as_ref().and_then(|sandbox| sandbox.secret_env.as_ref());
+        secrets.into_iter().flat_map(|env| env.values().map(String::as_str))
+    }
+}
+
+/// See [`Payload::risk_level`].
+pub(crate) fn risk_level(candidate_metadata: Option<&Map<String, Value>>) -> &str {
+    candidate_metadata
+        .and_then(|metadata| metadata.get("risk_level"))
+        .and_then(Value::as_str)
+        .filter(|level| (1..=32).contains(&level.len()) && !level.chars().any(char::is_control))
+        .unwrap_or("medium")
+}
+
+impl Stdin {
+    /// The bytes; none if the base64 is invalid, which [`Payload::parse`] refuses.
+    pub fn bytes(&self) -> Vec<u8> {
+        match self {
+            Stdin::Text(text) => text.clone().into_bytes(),
+            Stdin::Base64 { base64 } => STANDARD.decode(base64).unwrap_or_default(),
+        }
+    }
 }
 
 /// Standard input: text, or `{"base64": "..."}` for bytes.

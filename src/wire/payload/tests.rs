@@ -1,0 +1,297 @@
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+use crate::wire::{Code, Problem};
+
+fn base() -> Value {
+    json!({
+        "job_id": "job-1", "prompt": "", "command": "true", "candidate_metadata": null,
+        "plugin_metadata": null, "required_scopes": null, "snapshot_metadata": "",
+        "ttl": 1_704_628_800, "timestamp": 1_704_628_500, "controller_id": "c"
+    })
+}
+
+/// The base with some members set (null for argv and such is as good as absent).
+fn parse(changes: &Value) -> Result<Payload, Problem> {
+    let mut payload = base();
+    for (name, value) in changes.as_object().unwrap() {
+        payload[name] = value.clone();
+    }
+    Payload::parse(&payload.to_string())
+}
+
+#[track_caller]
+fn refused(changes: &Value, field: &str) {
+    let problem = parse(changes).unwrap_err();
+    assert_eq!(problem.code, Code::InvalidField, "{problem:?}");
+    assert_eq!(problem.more["field"], field, "{problem:?}");
+    assert!(problem.details.as_ref().unwrap().starts_with(&format!("`{field}`: ")), "{problem:?}");
+}
+
+#[track_caller]
+fn taken(changes: &Value) -> Payload {
+    parse(changes).unwrap()
+}
+
+#[test]
+fn v1_payloads_are_taken() {
+    let payload = taken(&json!({}));
+    assert_eq!(payload.program(), ["/bin/sh", "-c", "true"]);
+    assert_eq!(payload.risk_level(), "medium");
+    let full = taken(&json!({
+        "candidate_metadata": {"risk_level": "safe", "n": [1e21, null]},
+        "plugin_metadata": {}, "required_scopes": ["git:read"]
+    }));
+    assert_eq!(full.risk_level(), "safe");
+    // What has a natural empty value may be left out.
+    let short = json!({"job_id": "a", "command": "id", "ttl": 2, "timestamp": 1, "controller_id": "c"});
+    let short = Payload::parse(&short.to_string()).unwrap();
+    assert_eq!((short.prompt.as_str(), &short.required_scopes), ("", &None));
+}
+
+#[test]
+fn what_is_parsed_reads_back_from_what_it_serialises_to() {
+    let payload = taken(&json!({"command": "", "argv": ["id", "-u"], "agent_id": "a1", "sandbox": {
+        "image": "alpine:latest", "cpu_limit": 0.5, "memory_limit": 33_554_432, "pids_limit": 64,
+        "timeout_seconds": 5, "tmpfs_size": 65_536, "network": "bridge", "env": {"A": "1"},
+        "secret_env": {"_b2": ""}, "workdir": "/work/x", "stdin": {"base64": "AP8="}
+    }}));
+    assert_eq!(payload.sandbox.as_ref().unwrap().stdin.as_ref().unwrap().bytes(), [0, 255]);
+    assert_eq!(payload.command_text(), "id -u");
+    assert_eq!(Payload::parse(&serde_json::to_string(&payload).unwrap()).unwrap(), payload);
+}
+
+#[test]
+fn unknown_fields_are_named() {
+    for (changes, field) in [
+        (json!({"extra": 1}), "extra"),
+        (json!({"sandbox": {"privileged": true}}), "sandbox.privileged"),
+        (json!({"sandbox": {"stdin": {"hex": "00"}}}), "sandbox.stdin.hex"),
+        (json!({"action": "cancel"}), "action"),
+    ] {
+        let problem = parse(&changes).unwrap_err();
+        assert_eq!((problem.code, &problem.more["field"]), (Code::UnknownField, &json!(field)));
+    }
+}
+
+#[test]
+fn wrong_types_are_named() {
+    for name in ["job_id", "prompt", "command", "snapshot_metadata", "controller_id", "agent_id"] {
+        refused(&json!({name: 1}), name);
+        refused(&json!({name: ["a"]}), name);
+    }
+    for name in ["ttl", "timestamp"] {
+        for value in [json!("1"), json!(1.5), json!(1.0), json!(null), json!(1e300), json!(u64::MAX)] {
+            refused(&json!({name: value}), name);
+        }
+    }
+    for name in ["candidate_metadata", "plugin_metadata", "sandbox"] {
+        refused(&json!({name: []}), name);
+        refused(&json!({name: "x"}), name);
+    }
+    for name in ["required_scopes", "argv"] {
+        refused(&json!({"command": if name == "argv" { "" } else { "true" }, name: "x"}), name);
+    }
+    refused(&json!({"required_scopes": ["a", null]}), "required_scopes.1");
+    refused(&json!({"command": "", "argv": ["a", 1]}), "argv.1");
+    for name in ["memory_limit", "pids_limit", "timeout_seconds", "tmpfs_size"] {
+        for value in [json!("1"), json!(-1), json!(0), json!(1e9), json!(1.5), json!(1e30)] {
+            refused(&json!({"sandbox": {name: value}}), &format!("sandbox.{name}"));
+        }
+    }
+    for name in ["image", "network", "workdir", "stdin", "env", "secret_env", "cpu_limit"] {
+        refused(&json!({"sandbox": {name: true}}), &format!("sandbox.{name}"));
+    }
+}
+
+#[test]
+fn job_ids() {
+    let longest = "a".repeat(128);
+    for good in ["a", "A-Z_0.9:x", longest.as_str()] {
+        assert_eq!(taken(&json!({"job_id": good})).job_id, good);
+    }
+    let too_long = "a".repeat(129);
+    for bad in ["", "a b", "a/b", "a\n", "ä", "a\0", too_long.as_str()] {
+        refused(&json!({"job_id": bad}), "job_id");
+    }
+}
+
+#[test]
+fn texts_scopes_and_names_are_bounded() {
+    for name in ["prompt", "snapshot_metadata"] {
+        taken(&json!({name: "x".repeat(rules::MAX_TEXT)}));
+        refused(&json!({name: "x".repeat(rules::MAX_TEXT + 1)}), name);
+    }
+    taken(&json!({"required_scopes": vec!["s"; rules::MAX_SCOPES]}));
+    refused(&json!({"required_scopes": vec!["s"; rules::MAX_SCOPES + 1]}), "required_scopes");
+    refused(&json!({"required_scopes": [""]}), "required_scopes.0");
+    refused(&json!({"required_scopes": ["a\nb"]}), "required_scopes.0");
+    refused(&json!({"agent_id": ""}), "agent_id");
+}
+
+#[test]
+fn exactly_one_of_command_and_argv() {
+    taken(&json!({"command": "x".repeat(rules::MAX_COMMAND)}));
+    refused(&json!({"command": "x".repeat(rules::MAX_COMMAND + 1)}), "command");
+    refused(&json!({"command": ""}), "command");
+    refused(&json!({"command": "a\0b"}), "command");
+    refused(&json!({"command": "id", "argv": ["id"]}), "argv");
+    refused(&json!({"command": "", "argv": []}), "argv");
+    refused(&json!({"command": "", "argv": ["", "x"]}), "argv.0");
+    refused(&json!({"command": "", "argv": ["a", "b\0"]}), "argv.1");
+    let item = "x".repeat(rules::MAX_ARGV_ITEM);
+    taken(&json!({"command": "", "argv": ["a", item]}));
+    refused(&json!({"command": "", "argv": ["a", format!("{item}x")]}), "argv.1");
+    refused(&json!({"command": "", "argv": vec![item; 5]}), "argv");
+    taken(&json!({"command": "", "argv": vec!["x"; rules::MAX_ARGV_ITEMS]}));
+    refused(&json!({"command": "", "argv": vec!["x"; rules::MAX_ARGV_ITEMS + 1]}), "argv");
+    // An empty item is an argument like any other; so are newlines and flags.
+    taken(&json!({"command": "", "argv": ["a", "", "--privileged", "x\ny"]}));
+}
+
+#[test]
+fn environment() {
+    taken(&json!({"sandbox": {"env": {"A": "", "_x9": "multi\nline"}, "secret_env": {"B": "s"}}}));
+    for name in ["", "1A", "A-B", "A=B", "A B", "Ä", "A\0"] {
+        refused(&json!({"sandbox": {"env": {name: "x"}}}), "sandbox.env");
+    }
+    refused(&json!({"sandbox": {"env": {"A": 1}}}), "sandbox.env.A");
+    refused(&json!({"sandbox": {"env": {"A": null}}}), "sandbox.env.A");
+    refused(&json!({"sandbox": {"secret_env": {"A": "x\0"}}}), "sandbox.secret_env.A");
+    refused(&json!({"sandbox": {"env": {"A": "1"}, "secret_env": {"A": "1"}}}), "sandbox.secret_env.A");
+    let long = "x".repeat(rules::MAX_ENV_VALUE + 1);
+    refused(&json!({"sandbox": {"env": {"A": long}}}), "sandbox.env.A");
+    let many: Map<String, Value> =
+        (0..=rules::MAX_ENV_ENTRIES).map(|i| (format!("A{i}"), json!(""))).collect();
+    refused(&json!({"sandbox": {"env": many}}), "sandbox.env");
+}
+
+#[test]
+fn workdirs() {
+    for good in ["/", "/work", "/work/a b", "/process", "/devices/x", "/a/...", "/.quickcmd2"] {
+        taken(&json!({"sandbox": {"workdir": good}}));
+    }
+    for bad in [
+        "",
+        "work",
+        "./work",
+        "/work/",
+        "//",
+        "//work",
+        "/a//b",
+        "/a/./b",
+        "/a/..",
+        "/proc",
+        "/proc/self/fd/7",
+        "/sys/fs",
+        "/dev",
+        "/dev/shm",
+        "/.quickcmd",
+        "/.quickcmd/x",
+        "/a\0b",
+        "/a\nb",
+        "/tmp/../proc/1",
+    ] {
+        refused(&json!({"sandbox": {"workdir": bad}}), "sandbox.workdir");
+    }
+    refused(
+        &json!({"sandbox": {"workdir": format!("/{}", "x".repeat(rules::MAX_WORKDIR))}}),
+        "sandbox.workdir",
+    );
+}
+
+#[test]
+fn limits_have_a_least_value() {
+    for (name, least) in [
+        ("memory_limit", rules::MIN_MEMORY),
+        ("pids_limit", rules::MIN_PIDS),
+        ("timeout_seconds", rules::MIN_TIMEOUT),
+        ("tmpfs_size", rules::MIN_TMPFS),
+    ] {
+        taken(&json!({"sandbox": {name: least}}));
+        taken(&json!({"sandbox": {name: u64::MAX}}));
+        refused(&json!({"sandbox": {name: least - 1}}), &format!("sandbox.{name}"));
+    }
+    for good in [json!(0.01), json!(1), json!(64.5)] {
+        taken(&json!({"sandbox": {"cpu_limit": good}}));
+    }
+    for bad in [json!(0), json!(-1), json!(0.009), json!("1"), json!(1e-320)] {
+        refused(&json!({"sandbox": {"cpu_limit": bad}}), "sandbox.cpu_limit");
+    }
+}
+
+#[test]
+fn stdin_image_network_and_what_is_not_built() {
+    assert_eq!(
+        taken(&json!({"sandbox": {"stdin": "h\u{e9}\0"}})).sandbox.unwrap().stdin.unwrap().bytes(),
+        "h\u{e9}\0".as_bytes()
+    );
+    refused(&json!({"sandbox": {"stdin": {"base64": "AP8"}}}), "sandbox.stdin.base64");
+    refused(&json!({"sandbox": {"stdin": {"base64": "_-8="}}}), "sandbox.stdin.base64");
+    refused(&json!({"sandbox": {"stdin": {}}}), "sandbox.stdin.base64");
+    refused(&json!({"sandbox": {"image": ""}}), "sandbox.image");
+    refused(&json!({"sandbox": {"image": "a b"}}), "sandbox.image");
+    refused(&json!({"sandbox": {"network": "host"}}), "sandbox.network");
+    for name in ["files", "artifacts"] {
+        refused(&json!({"sandbox": {name: []}}), &format!("sandbox.{name}"));
+        let problem = parse(&json!({"sandbox": {name: []}})).unwrap_err();
+        assert!(problem.details.unwrap().contains("does not support it yet"));
+    }
+}
+
+#[test]
+fn debug_shows_no_secret_values() {
+    let payload = taken(&json!({"sandbox": {"secret_env": {"TOKEN": "hunter2"}, "stdin": "hunter2"}}));
+    assert!(!format!("{payload:?}").contains("hunter2"));
+    assert_eq!(payload.secrets().collect::<Vec<_>>(), ["hunter2"]);
+}
+
+/// Any JSON, not too deep.
+fn any_json() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        "\\PC{0,12}".prop_map(Value::from),
+        "/?[a-z./]{0,12}".prop_map(Value::from),
+    ];
+    leaf.prop_recursive(3, 24, 6, |inner| {
+        prop_oneof![
+            proptest::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
+            proptest::collection::btree_map("[a-zA-Z_]{0,8}", inner, 0..6)
+                .prop_map(|map| Value::Object(map.into_iter().collect())),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn any_value_in_any_field_is_taken_or_refused_by_name(
+        field in proptest::sample::select(vec![
+            "job_id", "prompt", "command", "candidate_metadata", "plugin_metadata", "required_scopes",
+            "snapshot_metadata", "ttl", "timestamp", "controller_id", "agent_id", "argv", "sandbox", "other",
+        ]),
+        inner in proptest::option::of(proptest::sample::select(vec![
+            "image", "cpu_limit", "memory_limit", "pids_limit", "timeout_seconds", "tmpfs_size", "network",
+            "env", "secret_env", "workdir", "stdin", "files", "artifacts", "other",
+        ])),
+        value in any_json(),
+    ) {
+        let changes = match inner {
+            Some(inner) => json!({"sandbox": {inner: value}}),
+            None => json!({field: value}),
+        };
+        match parse(&changes) {
+            Ok(payload) => {
+                let again = Payload::parse(&serde_json::to_string(&payload).unwrap());
+                prop_assert_eq!(again.unwrap(), payload);
+            }
+            Err(problem) => {
+                prop_assert!(matches!(problem.code, Code::InvalidField | Code::UnknownField));
+                prop_assert!(problem.more.contains_key("field"));
+            }
+        }
+    }
+}
