@@ -34,8 +34,9 @@
 //! between threads for every frame nor a runtime thread that waits for a disk.
 //!
 //! **Memory.** A reader holds a position and at most a window of 4 KiB while it reads, nothing while it
-//! waits; a row with several readers keeps its newest frames serialised, 128 KiB at most, so that a
-//! thousand live readers share one decoding. Readers of a row share one descriptor.
+//! waits; a row with several readers keeps the frames that were serialised last (1 MiB at most, little once
+//! all rows keep 8 MiB), so that a thousand readers share one decoding. Readers of a row share one
+//! descriptor.
 //!
 //! A damaged spool is an [`io::Error`] that holds a [`Corrupt`], and concerns its job alone.
 
@@ -135,7 +136,7 @@ impl Outputs {
     }
 
     /// A reader of a row's frames from number `from_seq` on (0 and 1: all), with or without the agent's own
-    /// words. The job's id is put into each frame.
+    /// words. The job's id is put into each frame; it must be the same for all readers of a row.
     pub fn reader(&self, row: i64, job_id: &str, from_seq: u64, system: bool) -> Reader {
         Reader::new(self.rows.get(row), job_id, from_seq, system)
     }

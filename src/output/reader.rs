@@ -12,7 +12,7 @@ use super::{
     cursor::{Cursor, Record, counter},
     frame::{Line, Stream, frame},
     recent::Kept,
-    row::{News, Row, locked},
+    row::{News, Row},
 };
 use crate::wire::frame::Frame;
 
@@ -25,6 +25,8 @@ pub struct Reader {
     job_id: String,
     from_seq: u64,
     system: bool,
+    /// Byte of the file before which it has let the others go first.
+    gave_way: u64,
 }
 
 impl Reader {
@@ -35,7 +37,7 @@ impl Reader {
         let start = row.position(|position| position.seq < from_seq);
         let mut cursor = Cursor::new(row);
         cursor.go(start);
-        Reader { cursor, news, job_id: job_id.to_owned(), from_seq, system }
+        Reader { cursor, news, job_id: job_id.to_owned(), from_seq, system, gave_way: u64::MAX }
     }
 
     /// The next frame; waits for it. `None`: the row is finished and everything was read. The last frame,
@@ -96,23 +98,37 @@ impl Reader {
         Ok(None)
     }
 
+    /// The frame that stands here, if another reader has serialised it. Passes it.
+    fn recent(&mut self) -> Option<Line> {
+        let kept = self.cursor.row.recent(self.cursor.position.at)?;
+        self.cursor.pass(&kept.after);
+        Some(kept.line)
+    }
+
     /// The next frame, serialised; maybe an unwanted one. Passes it.
     async fn line(&mut self) -> io::Result<Option<Line>> {
         let row = Arc::clone(&self.cursor.row);
-        let known = locked(&row.recent).get(self.cursor.position.at);
-        if let Some(known) = known {
+        if let Some(line) = self.recent() {
             tokio::task::coop::consume_budget().await;
-            self.cursor.pass(&known.after);
-            return Ok(Some(known.line));
+            return Ok(Some(line));
+        }
+        // A single reader has nobody to share with. Among several, the first lets those go first that are
+        // still about to take the frame before this one, or it would run ahead of what is kept for them.
+        let shared = row.readers.load(Ordering::Relaxed) > 1;
+        if shared && self.gave_way != self.cursor.position.at {
+            self.gave_way = self.cursor.position.at;
+            tokio::task::yield_now().await;
+            if let Some(line) = self.recent() {
+                return Ok(Some(line));
+            }
         }
         let Some((record, stream)) = self.wanted().await? else { return Ok(None) };
         let frame = self.frame(&record, stream).await?;
         let json = Shared::from(serde_json::to_vec(&frame).map_err(io::Error::other)?);
         let line = Line { seq: frame.seq, stream, json };
-        // A single reader has nobody to share with.
-        if row.readers.load(Ordering::Relaxed) > 1 {
+        if shared {
             let kept = Kept { at: self.cursor.position.at, after: record.after, line: line.clone() };
-            locked(&row.recent).push(kept);
+            row.keep(kept);
         }
         self.cursor.pass(&record.after);
         Ok(Some(line))
@@ -129,8 +145,9 @@ impl Drop for Reader {
     fn drop(&mut self) {
         let row = &self.cursor.row;
         row.rows.readers.fetch_sub(1, Ordering::Relaxed);
-        if row.readers.fetch_sub(1, Ordering::Relaxed) == 1 {
-            locked(&row.recent).clear();
+        // Whoever is left has nobody to share with.
+        if row.readers.fetch_sub(1, Ordering::Relaxed) <= 2 {
+            row.keep_nothing();
         }
     }
 }

@@ -13,7 +13,11 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::{cursor::Position, named, recent::Recent};
+use super::{
+    cursor::Position,
+    named,
+    recent::{Kept, Recent},
+};
 
 /// A position is remembered for every so many bytes of file, so that a reader can start in the middle.
 const INDEX_EVERY: u64 = 1 << 20;
@@ -25,6 +29,8 @@ pub(super) struct Rows {
     map: Mutex<HashMap<i64, Weak<Row>>>,
     pub(super) readers: AtomicUsize,
     pub(super) bytes: AtomicU64,
+    /// Bytes of serialised frames that all rows keep.
+    kept: AtomicUsize,
 }
 
 /// What readers are told.
@@ -49,7 +55,7 @@ pub(super) struct Row {
     index: Mutex<Vec<Position>>,
     /// From which byte on the next position is remembered.
     index_from: AtomicU64,
-    pub(super) recent: Mutex<Recent>,
+    recent: Mutex<Recent>,
     pub(super) readers: AtomicUsize,
     /// Bytes of output that were counted for the metric.
     counted: AtomicU64,
@@ -57,7 +63,13 @@ pub(super) struct Row {
 
 impl Rows {
     pub(super) fn new(dir: PathBuf) -> Arc<Rows> {
-        Arc::new(Rows { dir, map: Mutex::default(), readers: AtomicUsize::new(0), bytes: AtomicU64::new(0) })
+        Arc::new(Rows {
+            dir,
+            map: Mutex::default(),
+            readers: AtomicUsize::new(0),
+            bytes: AtomicU64::new(0),
+            kept: AtomicUsize::new(0),
+        })
     }
 
     pub(super) fn dir(&self) -> &Path {
@@ -160,6 +172,31 @@ impl Row {
         n.checked_sub(1).map_or_else(Position::default, |last| index[last])
     }
 
+    /// The frame whose record begins at this byte, if somebody has just serialised it.
+    pub(super) fn recent(&self, at: u64) -> Option<Kept> {
+        locked(&self.recent).get(at)
+    }
+
+    /// Keeps a serialised frame for the other readers.
+    pub(super) fn keep(&self, kept: Kept) {
+        let all = self.rows.kept.load(Ordering::Relaxed);
+        self.change(|recent| recent.push(kept, all));
+    }
+
+    /// Lets the serialised frames go.
+    pub(super) fn keep_nothing(&self) {
+        self.change(Recent::clear);
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Recent)) {
+        let mut recent = locked(&self.recent);
+        let before = recent.bytes();
+        change(&mut recent);
+        // First more, then less: the sum never falls below what is kept.
+        self.rows.kept.fetch_add(recent.bytes(), Ordering::Relaxed);
+        self.rows.kept.fetch_sub(before, Ordering::Relaxed);
+    }
+
     /// Counts output for the metric, each byte once.
     pub(super) fn count(&self, bytes: u64) {
         let before = self.counted.fetch_max(bytes, Ordering::Relaxed);
@@ -183,6 +220,6 @@ pub(super) fn number(name: &[u8]) -> Option<i64> {
 }
 
 /// What a lock holds is whole even where its holder panicked: no step under these locks can stop halfway.
-pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

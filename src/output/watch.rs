@@ -116,3 +116,49 @@ fn drain(fd: impl AsFd, told: &mut Told) -> bool {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_kernel_tells_which_spools_have_changed() {
+        let dir = tempfile::tempdir().unwrap();
+        let inotify = watch(dir.path()).unwrap();
+        #[allow(deprecated)]
+        let events = AsyncFd::new(inotify.as_fd()).unwrap();
+        for round in 0..3 {
+            fs::write(dir.path().join("other"), "x").unwrap();
+            fs::write(dir.path().join("7.spool"), "x").unwrap();
+            fs::write(dir.path().join("12.spool"), "x").unwrap();
+            let mut rows = BTreeSet::new();
+            while rows.len() < 2 {
+                let told = next(Some(&events));
+                rows.extend(tokio::time::timeout(Duration::from_secs(30), told).await.unwrap().rows);
+            }
+            assert_eq!(rows, BTreeSet::from([7, 12]), "round {round}");
+            while !drain(&inotify, &mut Told::default()) {}
+        }
+    }
+
+    #[test]
+    fn an_event_wakes_its_row_and_a_full_queue_wakes_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let outputs = Outputs::open(dir.path()).unwrap();
+        let rows = [outputs.rows.get(1), outputs.rows.get(2)];
+        let mut news = rows.each_ref().map(|row| row.subscribe());
+        let mut woken = |told: Told| {
+            outputs.tell(&told);
+            news.each_mut().map(|news| {
+                let changed = news.has_changed().unwrap();
+                news.mark_unchanged();
+                changed
+            })
+        };
+        assert_eq!(woken(Told { rows: [2, 3].into(), lost: false }), [false, true]);
+        assert_eq!(woken(Told { rows: [].into(), lost: true }), [true, true]);
+        assert_eq!(woken(Told::default()), [false, false]);
+    }
+}
