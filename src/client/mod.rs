@@ -1,1 +1,150 @@
-//! To be written.
+//! The controller's library: sign, submit, follow, ask, cancel.
+//!
+//! Everything is safe to repeat: a lost answer is asked for again with the same signed bytes, a cut
+//! stream is taken up where it broke. An agent that has never answered is reported at once; one that
+//! has answered before is waited for (it may be restarting), up to [`Retry::patience`].
+
+mod backoff;
+mod calls;
+mod error;
+mod follow;
+mod send;
+mod socket;
+mod tls;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use reqwest::Url;
+
+use crate::wire::key::SigningKey;
+
+pub use calls::{Downloaded, ListFilter};
+pub use error::{ConnectFault, Error, Refusal, TlsFault};
+pub use follow::Follow;
+pub use tls::Trust;
+
+/// Who calls which agent, and how patiently.
+#[derive(Debug)]
+pub struct Settings {
+    /// `https://host:port`, or `http://` for an agent on loopback. A path is kept as a prefix.
+    pub url: Url,
+    pub controller_id: String,
+    /// What signs, with its name where the controller has several keys ([`SigningKey::named`]); `None`
+    /// can only ask what the agent tells anybody.
+    pub key: Option<SigningKey>,
+    pub trust: Trust,
+    /// Time limit of making a connection, TLS included.
+    pub connect_timeout: Duration,
+    /// Time limit of one request and its answer; of each piece of a download.
+    pub request_timeout: Duration,
+    /// A stream that is silent for so long is taken as dead and opened anew. The agent pings every 20 s.
+    pub idle_timeout: Duration,
+    pub retry: Retry,
+}
+
+/// When and for how long something is tried again.
+#[derive(Debug, Clone)]
+pub struct Retry {
+    /// The first wait; doubles up to `longest`.
+    pub first: Duration,
+    pub longest: Duration,
+    /// Give up on a request after this long. Below the agent's 300 s of accepted age, so that a
+    /// repeated submission is still fresh.
+    pub patience: Duration,
+    /// Give up on a stream after this long without a sign of life.
+    pub stream_patience: Duration,
+}
+
+impl Default for Retry {
+    fn default() -> Retry {
+        Retry {
+            first: Duration::from_millis(200),
+            longest: Duration::from_secs(5),
+            patience: Duration::from_secs(60),
+            stream_patience: Duration::from_secs(300),
+        }
+    }
+}
+
+impl Settings {
+    /// The defaults for that agent and controller, trusting the system's certificate authorities.
+    pub fn new(url: Url, controller_id: impl Into<String>) -> Settings {
+        Settings {
+            url,
+            controller_id: controller_id.into(),
+            key: None,
+            trust: Trust::System,
+            connect_timeout: Duration::from_secs(10),
+            request_timeout: Duration::from_secs(30),
+            idle_timeout: Duration::from_secs(50),
+            retry: Retry::default(),
+        }
+    }
+}
+
+/// A controller's connection to one agent. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Client {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    settings: Settings,
+    http: reqwest::Client,
+    tls: Arc<rustls::ClientConfig>,
+    /// Whether the agent has ever answered: then its silence may be a restart.
+    reached: AtomicBool,
+}
+
+impl Client {
+    /// Checks the settings and reads the certificates; connects to nothing yet.
+    ///
+    /// # Errors
+    /// [`Error::Setting`]: the address is no agent's, or the certificates can't be read.
+    pub fn new(settings: Settings) -> Result<Client, Error> {
+        if !matches!(settings.url.scheme(), "https" | "http") || settings.url.host().is_none() {
+            return Err(Error::Setting(format!(
+                "{} is no address of an agent; it has the form https://host:8443",
+                settings.url
+            )));
+        }
+        let tls = tls::config(&settings.trust)?;
+        let mut for_http = tls.clone();
+        for_http.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let http = reqwest::Client::builder()
+            .tls_backend_preconfigured(for_http)
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(settings.connect_timeout)
+            .read_timeout(settings.request_timeout)
+            .user_agent(concat!("quickcmd/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map_err(|error| Error::Setting(error::chain(&error)))?;
+        let inner = Inner { settings, http, tls: Arc::new(tls), reached: AtomicBool::new(false) };
+        Ok(Client { inner: Arc::new(inner) })
+    }
+
+    /// What it was made with.
+    pub fn settings(&self) -> &Settings {
+        &self.inner.settings
+    }
+
+    /// Whether the agent has answered anything yet.
+    fn reached(&self) -> bool {
+        self.inner.reached.load(Ordering::Relaxed)
+    }
+
+    fn mark_reached(&self) {
+        self.inner.reached.store(true, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,194 @@
+//! One exchange with the agent, and the same again where that is safe and may help.
+
+use std::time::Duration;
+
+use reqwest::{
+    Method, Response, Url,
+    header::{CONTENT_TYPE, HeaderMap, HeaderValue, RANGE, RETRY_AFTER},
+};
+use tokio::time::Instant;
+use tokio_util::bytes::Bytes;
+
+use super::{Client, Error, Refusal, backoff::Backoff, error::chain};
+use crate::{
+    base::{clock::Timestamp, ids::random_hex},
+    wire::httpsig::{self, Target},
+};
+
+/// The largest answer that is held in memory: a result with both streams in full, escaped.
+const MAX_ANSWER: usize = 64 << 20;
+
+/// What is asked, so that it can be asked again.
+#[derive(Debug, Clone)]
+pub(super) enum Ask {
+    /// A read, signed anew at each try.
+    Get { url: Url, range_from: Option<u64> },
+    /// A read that the agent answers to anybody.
+    Open { url: Url },
+    /// An envelope: the same bytes at each try.
+    Post { url: Url, body: Bytes },
+}
+
+impl Ask {
+    fn url(&self) -> &Url {
+        match self {
+            Ask::Get { url, .. } | Ask::Open { url } | Ask::Post { url, .. } => url,
+        }
+    }
+}
+
+/// How a call ended that was tried until it succeeded or there was no use in it.
+pub(super) struct Failed {
+    pub error: Error,
+    /// Whether some try may have reached the agent without our hearing of it.
+    pub unsure: bool,
+}
+
+impl Client {
+    /// The address of an endpoint below the configured one.
+    pub(super) fn endpoint(&self, path: &[&str]) -> Result<Url, Error> {
+        let mut url = self.inner.settings.url.clone();
+        url.set_query(None);
+        url.set_fragment(None);
+        match url.path_segments_mut() {
+            Ok(mut segments) => {
+                segments.pop_if_empty().extend(path);
+            }
+            Err(()) => return Err(Error::Setting(format!("{} is no address of an agent", self.name()))),
+        }
+        Ok(url)
+    }
+
+    /// The agent as messages call it.
+    pub(super) fn name(&self) -> String {
+        let url = &self.inner.settings.url;
+        url.as_str().trim_end_matches('/').to_owned()
+    }
+
+    /// Sends until there is an answer, a refusal that will not change, or patience ends.
+    pub(super) async fn call(&self, ask: &Ask) -> Result<Bytes, Failed> {
+        self.until(async |client| {
+            let response = client.once(ask).await?;
+            client.body(response).await
+        })
+        .await
+    }
+
+    /// As [`Client::call`], but hands out the answer as soon as its head is there.
+    pub(super) async fn open(&self, ask: &Ask) -> Result<Response, Failed> {
+        self.until(async |client| client.once(ask).await).await
+    }
+
+    async fn until<T>(&self, mut attempt: impl AsyncFnMut(&Client) -> Result<T, Error>) -> Result<T, Failed> {
+        let retry = &self.inner.settings.retry;
+        let end = Instant::now() + retry.patience;
+        let mut backoff = Backoff::new(retry);
+        let mut unsure = false;
+        loop {
+            let error = match attempt(self).await {
+                Ok(done) => return Ok(done),
+                Err(error) => error,
+            };
+            unsure |= matches!(error, Error::Lost { .. });
+            let hopeless = matches!(error, Error::Connect { .. }) && !unsure && !self.reached();
+            let wait = error.retry_after().unwrap_or_else(|| backoff.next());
+            if !error.passing() || hopeless || Instant::now() + wait > end {
+                return Err(Failed { error, unsure });
+            }
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// One request; an answer that is no success is an error.
+    async fn once(&self, ask: &Ask) -> Result<Response, Error> {
+        let name = self.name();
+        let request = match ask {
+            Ask::Open { url } => self.inner.http.get(url.clone()).timeout(self.inner.settings.request_timeout),
+            Ask::Get { url, range_from } => {
+                let mut headers = self.proof("GET", url)?;
+                if let Some(from) = range_from {
+                    headers.insert(RANGE, header(&format!("bytes={from}-"))?);
+                }
+                self.inner.http.get(url.clone()).headers(headers)
+            }
+            Ask::Post { url, body } => self
+                .inner
+                .http
+                .request(Method::POST, url.clone())
+                .timeout(self.inner.settings.request_timeout)
+                .header(CONTENT_TYPE, "application/json")
+                .body(body.clone()),
+        };
+        let response = request.send().await.map_err(|error| Error::of_http(&name, &error))?;
+        let status = response.status();
+        if status.is_success() {
+            self.mark_reached();
+            return Ok(response);
+        }
+        if status.is_redirection() {
+            let to = response.headers().get("location").and_then(|to| to.to_str().ok()).unwrap_or("elsewhere");
+            return Err(Error::Answer { url: name, cause: format!("it redirects from {} to {to}", ask.url()) });
+        }
+        let retry_after = retry_after(response.headers());
+        let body = self.body(response).await?;
+        self.mark_reached();
+        Err(Error::Refused(Box::new(Refusal::read(status.as_u16(), retry_after, &body))))
+    }
+
+    /// The whole body of an answer.
+    async fn body(&self, mut response: Response) -> Result<Bytes, Error> {
+        let mut body = Vec::new();
+        while let Some(piece) = response.chunk().await.map_err(|error| Error::of_http(&self.name(), &error))? {
+            if body.len() + piece.len() > MAX_ANSWER {
+                return Err(Error::Answer { url: self.name(), cause: "it is larger than 64 MiB".to_owned() });
+            }
+            body.extend_from_slice(&piece);
+        }
+        Ok(body.into())
+    }
+
+    /// The header fields that prove who reads (RFC 9421); none without a key.
+    pub(super) fn proof(&self, method: &str, url: &Url) -> Result<HeaderMap, Error> {
+        let settings = &self.inner.settings;
+        let mut headers = HeaderMap::new();
+        let Some(key) = &settings.key else { return Ok(headers) };
+        let path_and_query = match url.query() {
+            Some(query) => format!("{}?{query}", url.path()),
+            None => url.path().to_owned(),
+        };
+        let authority = authority(url);
+        let target =
+            Target { method, scheme: url.scheme(), authority: &authority, path_and_query: &path_and_query };
+        let signed =
+            httpsig::sign(&target, key, &settings.controller_id, Timestamp::now().secs(), &random_hex(16));
+        headers.insert("signature-input", header(&signed.signature_input)?);
+        headers.insert("signature", header(&signed.signature)?);
+        Ok(headers)
+    }
+
+    /// Reads a JSON answer.
+    pub(super) fn json<T: serde::de::DeserializeOwned>(&self, body: &[u8]) -> Result<T, Error> {
+        serde_json::from_slice(body)
+            .map_err(|error| Error::Answer { url: self.name(), cause: chain(&error) })
+    }
+}
+
+/// Host and port as they stand in the `Host` field: the scheme's own port is left out.
+pub(super) fn authority(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    match url.port() {
+        Some(port) => format!("{host}:{port}"),
+        None => host.to_owned(),
+    }
+}
+
+/// `Retry-After` in seconds; the form with a date is not what the agent sends.
+pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
+}
+
+fn header(value: &str) -> Result<HeaderValue, Error> {
+    HeaderValue::from_str(value).map_err(|_| {
+        Error::Setting("the controller's id or key id has characters that can't stand in a header field".to_owned())
+    })
+}
