@@ -1,1 +1,5 @@
-fn main() {}
+//! The controller's program.
+
+fn main() -> std::process::ExitCode {
+    quickcmd::cli::main()
+}

@@ -46,7 +46,10 @@ mod tests {
         let mut backoff = Backoff::new(&retry);
         for step in [100, 200, 350, 350] {
             let wait = backoff.next();
-            assert!(wait >= Duration::from_millis(step / 2) && wait <= Duration::from_millis(step), "{wait:?}");
+            assert!(
+                wait >= Duration::from_millis(step / 2) && wait <= Duration::from_millis(step),
+                "{wait:?}"
+            );
         }
         backoff.reset();
         assert!(backoff.next() <= Duration::from_millis(100));

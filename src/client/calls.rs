@@ -178,7 +178,8 @@ impl Client {
                 Err(error) => return Err(error),
             };
             // Who ignores the range sends everything again.
-            let mut skip = if done > 0 && response.status() != StatusCode::PARTIAL_CONTENT { done } else { 0 };
+            let mut skip =
+                if done > 0 && response.status() != StatusCode::PARTIAL_CONTENT { done } else { 0 };
             if let (0, Some(start)) = (skip, range_start(&response)) {
                 if start != done {
                     let cause = format!("it sent bytes from {start} on, not from {done} on as asked");

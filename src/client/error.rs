@@ -177,7 +177,11 @@ impl Error {
             return Error::Tls { url, fault: TlsFault::of(tls), cause: tls_sentence(tls) };
         }
         let fault = ConnectFault::of(error);
-        Error::Connect { url, cause: fault.sentence().map_or_else(|| error.to_string(), str::to_owned), fault }
+        Error::Connect {
+            url,
+            cause: fault.sentence().map_or_else(|| error.to_string(), str::to_owned),
+            fault,
+        }
     }
 }
 

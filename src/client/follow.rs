@@ -118,9 +118,7 @@ impl Follow {
             Err(_) => return Err(lost("the stream fell silent")),
             Ok(None) => return Err(lost("the stream was cut")),
             Ok(Some(Err(error))) => return Err(lost(&error.to_string())),
-            Ok(Some(Ok(Message::Text(text)))) => {
-                Some(self.client.json(text.as_bytes())?)
-            }
+            Ok(Some(Ok(Message::Text(text)))) => Some(self.client.json(text.as_bytes())?),
             Ok(Some(Ok(Message::Close(close)))) => {
                 // Normal or not, without the final frame there is more to come.
                 let cause = match close {
@@ -130,7 +128,9 @@ impl Follow {
                 };
                 return Err(lost(&cause));
             }
-            Ok(Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Binary(_) | Message::Frame(_)))) => None,
+            Ok(Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Binary(_) | Message::Frame(_)))) => {
+                None
+            }
         };
         self.alive = Instant::now();
         Ok(frame)

@@ -44,6 +44,32 @@ pub(super) struct Failed {
     pub unsure: bool,
 }
 
+/// The tries of one call: how long until the next, and whether there is one.
+struct Tries<'a> {
+    client: &'a Client,
+    end: Instant,
+    backoff: Backoff,
+    unsure: bool,
+}
+
+impl Tries<'_> {
+    fn new(client: &Client) -> Tries<'_> {
+        let retry = &client.inner.settings.retry;
+        Tries { client, end: Instant::now() + retry.patience, backoff: Backoff::new(retry), unsure: false }
+    }
+
+    /// The wait before the next try, or the failure if none is of use.
+    fn wait_after(&mut self, error: Error) -> Result<Duration, Failed> {
+        self.unsure |= matches!(error, Error::Lost { .. });
+        let absent = matches!(error, Error::Connect { .. }) && !self.unsure && !self.client.reached();
+        let wait = error.retry_after().unwrap_or_else(|| self.backoff.next());
+        if !error.passing() || absent || Instant::now() + wait > self.end {
+            return Err(Failed { error, unsure: self.unsure });
+        }
+        Ok(wait)
+    }
+}
+
 impl Client {
     /// The address of an endpoint below the configured one.
     pub(super) fn endpoint(&self, path: &[&str]) -> Result<Url, Error> {
@@ -67,35 +93,27 @@ impl Client {
 
     /// Sends until there is an answer, a refusal that will not change, or patience ends.
     pub(super) async fn call(&self, ask: &Ask) -> Result<Bytes, Failed> {
-        self.until(async |client| {
-            let response = client.once(ask).await?;
-            client.body(response).await
-        })
-        .await
+        let mut tries = Tries::new(self);
+        loop {
+            let error = match self.once(ask).await {
+                Ok(response) => match self.body(response).await {
+                    Ok(body) => return Ok(body),
+                    Err(error) => error,
+                },
+                Err(error) => error,
+            };
+            tokio::time::sleep(tries.wait_after(error)?).await;
+        }
     }
 
     /// As [`Client::call`], but hands out the answer as soon as its head is there.
     pub(super) async fn open(&self, ask: &Ask) -> Result<Response, Failed> {
-        self.until(async |client| client.once(ask).await).await
-    }
-
-    async fn until<T>(&self, mut attempt: impl AsyncFnMut(&Client) -> Result<T, Error>) -> Result<T, Failed> {
-        let retry = &self.inner.settings.retry;
-        let end = Instant::now() + retry.patience;
-        let mut backoff = Backoff::new(retry);
-        let mut unsure = false;
+        let mut tries = Tries::new(self);
         loop {
-            let error = match attempt(self).await {
-                Ok(done) => return Ok(done),
-                Err(error) => error,
-            };
-            unsure |= matches!(error, Error::Lost { .. });
-            let hopeless = matches!(error, Error::Connect { .. }) && !unsure && !self.reached();
-            let wait = error.retry_after().unwrap_or_else(|| backoff.next());
-            if !error.passing() || hopeless || Instant::now() + wait > end {
-                return Err(Failed { error, unsure });
+            match self.once(ask).await {
+                Ok(response) => return Ok(response),
+                Err(error) => tokio::time::sleep(tries.wait_after(error)?).await,
             }
-            tokio::time::sleep(wait).await;
         }
     }
 
@@ -103,7 +121,9 @@ impl Client {
     async fn once(&self, ask: &Ask) -> Result<Response, Error> {
         let name = self.name();
         let request = match ask {
-            Ask::Open { url } => self.inner.http.get(url.clone()).timeout(self.inner.settings.request_timeout),
+            Ask::Open { url } => {
+                self.inner.http.get(url.clone()).timeout(self.inner.settings.request_timeout)
+            }
             Ask::Get { url, range_from } => {
                 let mut headers = self.proof("GET", url)?;
                 if let Some(from) = range_from {
@@ -126,8 +146,12 @@ impl Client {
             return Ok(response);
         }
         if status.is_redirection() {
-            let to = response.headers().get("location").and_then(|to| to.to_str().ok()).unwrap_or("elsewhere");
-            return Err(Error::Answer { url: name, cause: format!("it redirects from {} to {to}", ask.url()) });
+            let to =
+                response.headers().get("location").and_then(|to| to.to_str().ok()).unwrap_or("elsewhere");
+            return Err(Error::Answer {
+                url: name,
+                cause: format!("it redirects from {} to {to}", ask.url()),
+            });
         }
         let retry_after = retry_after(response.headers());
         let body = self.body(response).await?;
@@ -138,7 +162,9 @@ impl Client {
     /// The whole body of an answer.
     async fn body(&self, mut response: Response) -> Result<Bytes, Error> {
         let mut body = Vec::new();
-        while let Some(piece) = response.chunk().await.map_err(|error| Error::of_http(&self.name(), &error))? {
+        while let Some(piece) =
+            response.chunk().await.map_err(|error| Error::of_http(&self.name(), &error))?
+        {
             if body.len() + piece.len() > MAX_ANSWER {
                 return Err(Error::Answer { url: self.name(), cause: "it is larger than 64 MiB".to_owned() });
             }
@@ -168,8 +194,7 @@ impl Client {
 
     /// Reads a JSON answer.
     pub(super) fn json<T: serde::de::DeserializeOwned>(&self, body: &[u8]) -> Result<T, Error> {
-        serde_json::from_slice(body)
-            .map_err(|error| Error::Answer { url: self.name(), cause: chain(&error) })
+        serde_json::from_slice(body).map_err(|error| Error::Answer { url: self.name(), cause: chain(&error) })
     }
 }
 
@@ -189,6 +214,8 @@ pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 
 fn header(value: &str) -> Result<HeaderValue, Error> {
     HeaderValue::from_str(value).map_err(|_| {
-        Error::Setting("the controller's id or key id has characters that can't stand in a header field".to_owned())
+        Error::Setting(
+            "the controller's id or key id has characters that can't stand in a header field".to_owned(),
+        )
     })
 }

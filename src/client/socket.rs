@@ -61,7 +61,10 @@ impl Client {
             .read_buffer_size(64 << 10)
             .max_message_size(Some(MAX_MESSAGE))
             .max_frame_size(Some(MAX_MESSAGE));
-        let shaken = timeout(self.inner.settings.request_timeout, client_async_with_config(request, wire, Some(config)));
+        let shaken = timeout(
+            self.inner.settings.request_timeout,
+            client_async_with_config(request, wire, Some(config)),
+        );
         match shaken.await {
             Err(_) => Err(late()),
             Ok(Ok((socket, _))) => {
@@ -89,15 +92,18 @@ impl Client {
             fault: ConnectFault::UnknownHost,
             cause: "the host's name is not known".to_owned(),
         };
-        let addresses: Vec<_> = tokio::net::lookup_host((host.as_str(), port)).await.map_err(unknown)?.collect();
-        let tcp = TcpStream::connect(addresses.as_slice()).await.map_err(|error| Error::of_connect(&name, &error))?;
+        let addresses: Vec<_> =
+            tokio::net::lookup_host((host.as_str(), port)).await.map_err(unknown)?.collect();
+        let tcp = TcpStream::connect(addresses.as_slice())
+            .await
+            .map_err(|error| Error::of_connect(&name, &error))?;
         // Only small messages go out; none should wait for company.
         let _ = tcp.set_nodelay(true);
         if url.scheme() != "https" {
             return Ok(Box::new(tcp));
         }
-        let server =
-            ServerName::try_from(host).map_err(|_| Error::Setting(format!("{name} has no valid host name")))?;
+        let server = ServerName::try_from(host)
+            .map_err(|_| Error::Setting(format!("{name} has no valid host name")))?;
         let connector = TlsConnector::from(self.inner.tls.clone());
         let tls = connector.connect(server, tcp).await.map_err(|error| Error::of_connect(&name, &error))?;
         Ok(Box::new(tls))

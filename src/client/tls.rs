@@ -46,7 +46,9 @@ impl Trust {
         });
         let mut bytes = [0; 32];
         hex::decode_to_slice(digits.replace(':', ""), &mut bytes).map_err(|_| {
-            Error::Setting(format!("{text:?} is no fingerprint; it is the SHA-256 of the certificate, 64 hex digits"))
+            Error::Setting(format!(
+                "{text:?} is no fingerprint; it is the SHA-256 of the certificate, 64 hex digits"
+            ))
         })?;
         Ok(Trust::Fingerprint(bytes))
     }
@@ -59,7 +61,9 @@ pub(super) fn config(trust: &Trust) -> Result<ClientConfig, Error> {
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
         .map_err(|error| Error::Setting(error.to_string()))?;
     let verifier: Arc<dyn ServerCertVerifier> = match trust {
-        Trust::System => Arc::new(Exact { known: Vec::new(), inner: Some(by_roots(system_roots(), &provider)?), provider }),
+        Trust::System => {
+            Arc::new(Exact { known: Vec::new(), inner: Some(by_roots(system_roots(), &provider)?), provider })
+        }
         Trust::File(path) => {
             let known = read(path)?;
             let mut roots = RootCertStore::empty();
@@ -74,7 +78,10 @@ pub(super) fn config(trust: &Trust) -> Result<ClientConfig, Error> {
     Ok(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth())
 }
 
-fn by_roots(roots: RootCertStore, provider: &Arc<CryptoProvider>) -> Result<Arc<WebPkiServerVerifier>, Error> {
+fn by_roots(
+    roots: RootCertStore,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<WebPkiServerVerifier>, Error> {
     WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build().map_err(|_| {
         Error::Setting(
             "this machine has no certificate authorities (install ca-certificates); name the agent's certificate with --ca FILE"
@@ -95,7 +102,8 @@ fn system_roots() -> RootCertStore {
 }
 
 fn read(path: &PathBuf) -> Result<Vec<CertificateDer<'static>>, Error> {
-    let fault = |why: String| Error::Setting(format!("cannot read certificates from {}: {why}", path.display()));
+    let fault =
+        |why: String| Error::Setting(format!("cannot read certificates from {}: {why}", path.display()));
     let found: Result<Vec<_>, _> =
         CertificateDer::pem_file_iter(path).map_err(|error| fault(error.to_string()))?.collect();
     let found = found.map_err(|error| fault(error.to_string()))?;
@@ -224,7 +232,9 @@ mod tests {
         let plain = "ab".repeat(32);
         let want = Trust::Fingerprint([0xab; 32]);
         let colons = vec!["AB"; 32].join(":");
-        for text in [plain.clone(), format!("sha256:{plain}"), colons.clone(), format!("sha256 Fingerprint={colons}")] {
+        for text in
+            [plain.clone(), format!("sha256:{plain}"), colons.clone(), format!("sha256 Fingerprint={colons}")]
+        {
             assert_eq!(Trust::fingerprint(&text).ok(), Some(want.clone()), "{text}");
         }
         assert!(Trust::fingerprint("abcd").is_err());

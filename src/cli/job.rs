@@ -1,0 +1,180 @@
+//! A job's options, and the payload that they make.
+
+use std::{
+    collections::BTreeMap,
+    env, fs,
+    io::{self, Read},
+    path::PathBuf,
+};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use clap::{Args, ValueEnum};
+
+use super::{exits, fault::Fault, units};
+use crate::{
+    base::{clock::Timestamp, ids::random_hex},
+    wire::{
+        Payload, SandboxRequest,
+        payload::{Network, Stdin},
+    },
+};
+
+/// More standard input than this can't fit into any body that an agent takes.
+const MAX_STDIN: u64 = 64 << 20;
+
+/// What to run, and in what kind of sandbox; what is left out is the agent's default.
+#[derive(Debug, Args)]
+pub struct JobArgs {
+    /// The command: one word is run by `/bin/sh -c`, several are run as they stand, without a shell
+    #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
+    pub command: Vec<String>,
+    /// Image to run in
+    #[arg(long, value_name = "IMAGE")]
+    pub image: Option<String>,
+    /// Cores, such as 0.5
+    #[arg(long, value_name = "CORES")]
+    pub cpu: Option<f64>,
+    /// Memory, such as 256m
+    #[arg(long, value_name = "SIZE", value_parser = units::size)]
+    pub memory: Option<u64>,
+    /// Processes and threads
+    #[arg(long, value_name = "COUNT")]
+    pub pids: Option<u64>,
+    /// Time that the command may take, such as 5m
+    #[arg(long, value_name = "TIME", value_parser = units::seconds)]
+    pub timeout: Option<u64>,
+    /// Size of /tmp and of the work folder each, such as 64m
+    #[arg(long, value_name = "SIZE", value_parser = units::size)]
+    pub tmpfs: Option<u64>,
+    /// What of the network it sees
+    #[arg(long, value_name = "NETWORK")]
+    pub network: Option<NetworkArg>,
+    /// Set a variable of its environment; repeatable
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub env: Vec<String>,
+    /// The same for a secret, masked in every output; NAME alone takes the value from here, unseen by `ps`
+    #[arg(long, value_name = "NAME[=VALUE]")]
+    pub secret_env: Vec<String>,
+    /// Folder to start in
+    #[arg(long, value_name = "FOLDER")]
+    pub workdir: Option<String>,
+    /// File to give as standard input; - for our own
+    #[arg(long, value_name = "FILE")]
+    pub stdin: Option<PathBuf>,
+    /// A scope that the job requires; repeatable
+    #[arg(long = "scope", value_name = "SCOPE")]
+    pub scopes: Vec<String>,
+    /// What it is for, for the record
+    #[arg(long, value_name = "TEXT")]
+    pub prompt: Option<String>,
+    /// Its id, used once for ever [default: a fresh one]
+    #[arg(long, value_name = "ID")]
+    pub job_id: Option<String>,
+    /// The only agent that may run it
+    #[arg(long, value_name = "ID")]
+    pub agent_id: Option<String>,
+    /// Time by which it must have started, from now
+    #[arg(long, value_name = "TIME", value_parser = units::seconds, default_value = "5m")]
+    pub ttl: u64,
+}
+
+/// `--network`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum NetworkArg {
+    None,
+    Bridge,
+}
+
+impl JobArgs {
+    /// The payload, to be signed at `now`.
+    pub fn payload(
+        self,
+        controller_id: &str,
+        agent_id: Option<String>,
+        now: Timestamp,
+    ) -> Result<Payload, Fault> {
+        let stdin = self.stdin.as_ref().map(read_stdin).transpose()?;
+        let sandbox = SandboxRequest {
+            image: self.image,
+            cpu_limit: self.cpu,
+            memory_limit: self.memory,
+            pids_limit: self.pids,
+            timeout_seconds: self.timeout,
+            tmpfs_size: self.tmpfs,
+            network: self.network.map(|network| match network {
+                NetworkArg::None => Network::None,
+                NetworkArg::Bridge => Network::Bridge,
+            }),
+            env: pairs("--env", &self.env, |_| None)?,
+            secret_env: pairs("--secret-env", &self.secret_env, |name| env::var(name).ok())?,
+            workdir: self.workdir,
+            stdin,
+        };
+        let (command, argv) = match <[String; 1]>::try_from(self.command) {
+            Ok([command]) => (command, None),
+            Err(words) => (String::new(), Some(words)),
+        };
+        let timestamp = now.secs();
+        Ok(Payload {
+            job_id: self.job_id.unwrap_or_else(|| format!("job-{}", random_hex(8))),
+            prompt: self.prompt.unwrap_or_default(),
+            command,
+            candidate_metadata: None,
+            plugin_metadata: None,
+            required_scopes: (!self.scopes.is_empty()).then_some(self.scopes),
+            snapshot_metadata: String::new(),
+            ttl: timestamp.saturating_add(i64::try_from(self.ttl).unwrap_or(i64::MAX)),
+            timestamp,
+            controller_id: controller_id.to_owned(),
+            agent_id: self.agent_id.or(agent_id),
+            argv,
+            sandbox: (sandbox != SandboxRequest::default()).then_some(sandbox),
+        })
+    }
+}
+
+fn pairs(
+    option: &str,
+    given: &[String],
+    look_up: impl Fn(&str) -> Option<String>,
+) -> Result<Option<BTreeMap<String, String>>, Fault> {
+    let mut map = BTreeMap::new();
+    for pair in given {
+        let (name, value) = match pair.split_once('=') {
+            Some((name, value)) => (name, value.to_owned()),
+            None => match look_up(pair) {
+                Some(value) => (pair.as_str(), value),
+                None if option == "--env" => {
+                    return Err(Fault::new(exits::USAGE, format!("{option} {pair} has no value"))
+                        .hint(format!("{option} NAME=VALUE")));
+                }
+                None => {
+                    return Err(Fault::new(
+                        exits::USAGE,
+                        format!("{option} {pair}: there is no such variable here"),
+                    )
+                    .hint(format!("export {pair} first, or give {option} {pair}=VALUE")));
+                }
+            },
+        };
+        if map.insert(name.to_owned(), value).is_some() {
+            return Err(Fault::new(exits::USAGE, format!("{option} gives {name} twice")));
+        }
+    }
+    Ok((!map.is_empty()).then_some(map))
+}
+
+fn read_stdin(path: &PathBuf) -> Result<Stdin, Fault> {
+    let fault =
+        |error: io::Error| Fault::new(exits::NO_INPUT, format!("cannot read {}: {error}", path.display()));
+    let mut bytes = Vec::new();
+    if path.as_os_str() == "-" {
+        io::stdin().lock().take(MAX_STDIN).read_to_end(&mut bytes).map_err(fault)?;
+    } else {
+        fs::File::open(path).map_err(fault)?.take(MAX_STDIN).read_to_end(&mut bytes).map_err(fault)?;
+    }
+    Ok(match String::from_utf8(bytes) {
+        Ok(text) => Stdin::Text(text),
+        Err(error) => Stdin::Base64 { base64: STANDARD.encode(error.as_bytes()) },
+    })
+}

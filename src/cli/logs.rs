@@ -1,0 +1,51 @@
+//! `quickcmd logs`: what a job has printed, and with `-f` what it goes on to print.
+
+use clap::Args;
+
+use super::{
+    args::Global,
+    fault::Fault,
+    pump::{Pump, Style},
+    settings::{self, Need},
+};
+
+/// Options of `logs`.
+#[derive(Debug, Args)]
+pub struct LogsArgs {
+    /// The job
+    pub job_id: String,
+    /// Go on until the job has ended
+    #[arg(long, short)]
+    pub follow: bool,
+    /// Begin at the frame with this number (the first is 1)
+    #[arg(long, value_name = "SEQ", default_value_t = 1)]
+    pub from_seq: u64,
+    /// Leave the agent's own words out
+    #[arg(long)]
+    pub no_system: bool,
+}
+
+pub async fn run(global: &Global, args: &LogsArgs) -> Result<u8, Fault> {
+    let client = settings::connect(global, Need::Key)?.client;
+    let style = if global.json { Style::Json } else { Style::Bytes };
+    // Without -f: up to what is recorded now, which the lengths of both streams tell.
+    let mut goal = None;
+    if !args.follow && client.status(&args.job_id).await?.result.is_none() {
+        let stdout = client.output_len(&args.job_id, "stdout").await?;
+        let stderr = client.output_len(&args.job_id, "stderr").await?;
+        goal = Some([stdout, stderr]);
+    }
+    let mut frames = client.follow(&args.job_id, args.from_seq, !args.no_system);
+    let mut pump = Pump::new(style, args.from_seq <= 1);
+    let reached =
+        |pump: &Pump| goal.is_some_and(|goal| pump.offsets().iter().zip(goal).all(|(at, end)| *at >= end));
+    while !reached(&pump) {
+        let Some(frame) = frames.next().await else { break };
+        let frame = frame?;
+        pump.show(&frame).await?;
+        if let Some(result) = &frame.result {
+            pump.check(result)?;
+        }
+    }
+    Ok(0)
+}

@@ -1,0 +1,85 @@
+//! `quickcmd output`: the exact bytes of a stream.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use serde_json::json;
+use tokio::fs::File;
+
+use super::{
+    args::Global,
+    exits,
+    fault::Fault,
+    out,
+    settings::{self, Need},
+};
+
+/// Options of `output`.
+#[derive(Debug, Args)]
+pub struct OutputArgs {
+    /// The job
+    pub job_id: String,
+    /// Which of its streams
+    #[arg(long, default_value = "stdout")]
+    pub stream: StreamArg,
+    /// Write to this file instead of standard output
+    #[arg(long, short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+/// `--stream`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum StreamArg {
+    Stdout,
+    Stderr,
+}
+
+pub async fn run(global: &Global, args: &OutputArgs) -> Result<u8, Fault> {
+    if global.json && args.output.is_none() {
+        return Err(Fault::new(exits::USAGE, "--json needs a file for the bytes").hint("-o FILE"));
+    }
+    let client = settings::connect(global, Need::Key)?.client;
+    let name = match args.stream {
+        StreamArg::Stdout => "stdout",
+        StreamArg::Stderr => "stderr",
+    };
+    // Asked before: what is downloaded of a job that has ended by now is all of it.
+    let status = client.status(&args.job_id).await?;
+    let got = match &args.output {
+        None => client.download(&args.job_id, name, &mut tokio::io::stdout()).await?,
+        Some(path) => {
+            let mut file = File::create(path).await.map_err(|error| {
+                Fault::new(exits::CANT_CREATE, format!("cannot write {}: {error}", path.display()))
+            })?;
+            client.download(&args.job_id, name, &mut file).await?
+        }
+    };
+    let recorded = status.result.as_ref().map(|result| match args.stream {
+        StreamArg::Stdout => &result.stdout_sha256,
+        StreamArg::Stderr => &result.stderr_sha256,
+    });
+    let recorded = recorded.filter(|sha256| !sha256.is_empty());
+    if let Some(sha256) = recorded
+        && !sha256.eq_ignore_ascii_case(&got.sha256)
+    {
+        return Err(Fault::new(
+            exits::DATA,
+            format!(
+                "{name} of {} is not what was recorded: its sha256 is {}, not {sha256}",
+                args.job_id, got.sha256
+            ),
+        ));
+    }
+    if global.json {
+        out::print_json(&json!({
+            "job_id": args.job_id,
+            "stream": name,
+            "bytes": got.bytes,
+            "sha256": got.sha256,
+            "verified": recorded.is_some(),
+        }))?;
+    } else if recorded.is_none() {
+        out::note("the job has not ended: these are its bytes so far");
+    }
+    Ok(0)
+}

@@ -1,0 +1,232 @@
+//! `quickcmd run`: a job as if it were a local command; and the attending that `submit --wait` shares.
+
+use clap::Args;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::{
+    args::Global,
+    exits,
+    fault::Fault,
+    job::JobArgs,
+    out,
+    pump::{Pump, Style},
+    settings::{self, Need},
+};
+use crate::{
+    base::clock::Timestamp,
+    client::Client,
+    wire::{Code, JobResult, Payload, Reason},
+};
+
+/// Options of `run`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+A single word is a shell command: quickcmd run -- 'echo hi | wc -c'
+Several words run as they stand:  quickcmd run -- ls -l /
+Ctrl-C cancels the job and waits for its end; a second one leaves at once.")]
+pub struct RunArgs {
+    #[command(flatten)]
+    pub job: JobArgs,
+    /// Show the agent's own words on standard error, too
+    #[arg(long, short)]
+    pub verbose: bool,
+}
+
+pub async fn run(global: &Global, args: RunArgs) -> Result<u8, Fault> {
+    let connection = settings::connect(global, Need::Key)?;
+    let client = connection.client;
+    let payload =
+        args.job.payload(&client.settings().controller_id, connection.agent_id, Timestamp::now())?;
+    let style = if global.json { Style::Json } else { Style::Bytes };
+    let (code, _) = attend(&client, &payload, style, args.verbose || global.json, None).await?;
+    Ok(code)
+}
+
+/// Submits a job and stays with it until it has ended; gives the exit code. `accepted` hears of the
+/// acceptance. The first SIGINT or SIGTERM cancels the job, the second leaves.
+pub async fn attend(
+    client: &Client,
+    payload: &Payload,
+    style: Style,
+    system: bool,
+    accepted: Option<&dyn Fn() -> Result<(), Fault>>,
+) -> Result<(u8, JobResult), Fault> {
+    let mut signals = Signals::new()?;
+    // Once it may be on its way, only its answer says whether there is a job to cancel: wait for that.
+    let mut caught = None;
+    let submitted = client.submit(payload);
+    tokio::pin!(submitted);
+    loop {
+        tokio::select! {
+            answer = &mut submitted => {
+                answer?;
+                break;
+            }
+            number = signals.next() => {
+                if caught.replace(number).is_some() {
+                    return Err(left(number, &payload.job_id));
+                }
+            }
+        }
+    }
+    if let Some(accepted) = accepted {
+        accepted()?;
+    }
+    let (worker, job_id) = (client.clone(), payload.job_id.clone());
+    let mut watched = tokio::spawn(async move { watch(&worker, &job_id, style, system).await });
+    if caught.is_some() {
+        spawn_cancel(client, &payload.job_id, "interrupted");
+    }
+    let result = loop {
+        tokio::select! {
+            done = &mut watched => {
+                break done.map_err(|error| Fault::new(exits::SOFTWARE, format!("the watch ended: {error}")))?;
+            }
+            number = signals.next() => {
+                if caught.replace(number).is_some() {
+                    return Err(left(number, &payload.job_id));
+                }
+                spawn_cancel(client, &payload.job_id, "interrupted");
+            }
+        }
+    };
+    match result {
+        Ok(result) => {
+            let code = code(&result, caught);
+            if let (Reason::Cancelled, Some(_)) = (result.reason, caught) {
+                return Ok((code, result));
+            }
+            match complaint(&result, code) {
+                Some(fault) => Err(fault),
+                None => Ok((code, result)),
+            }
+        }
+        Err(fault) => {
+            // As a local command gets SIGPIPE: with nobody to read it, the job has no use.
+            if fault.exit == exits::BROKEN_PIPE {
+                let _ = client.cancel(&payload.job_id, Some("nobody reads its output")).await;
+            }
+            Err(fault)
+        }
+    }
+}
+
+/// Shows a job's frames from the first to the last.
+async fn watch(client: &Client, job_id: &str, style: Style, system: bool) -> Result<JobResult, Fault> {
+    let mut frames = client.follow(job_id, 1, system);
+    let mut pump = Pump::new(style, true);
+    while let Some(frame) = frames.next().await {
+        let frame = frame?;
+        pump.show(&frame).await?;
+        if frame.r#final {
+            let result = match frame.result {
+                Some(result) => result,
+                None => ended(client, job_id).await?,
+            };
+            pump.check(&result)?;
+            return Ok(result);
+        }
+    }
+    ended(client, job_id).await
+}
+
+async fn ended(client: &Client, job_id: &str) -> Result<JobResult, Fault> {
+    client.status(job_id).await?.result.ok_or_else(|| {
+        Fault::new(exits::DATA, format!("the stream of job {job_id} has ended, but the job has not"))
+            .hint(format!("quickcmd status {job_id}"))
+    })
+}
+
+/// The exit code that a job's end means; `caught` is the signal by which we cancelled it.
+pub fn code(result: &JobResult, caught: Option<i32>) -> u8 {
+    let own = u8::try_from(result.exit_code).ok();
+    match result.reason {
+        Reason::Exited | Reason::Signalled => own.unwrap_or(exits::UNKNOWN),
+        Reason::Timeout => exits::TIMEOUT,
+        Reason::Cancelled => match caught {
+            Some(number) => exits::signal(number),
+            None => own.filter(|code| *code != 0).unwrap_or(exits::signal(15)),
+        },
+        Reason::Oom | Reason::OutputLimit => own.filter(|code| *code != 0).unwrap_or(exits::signal(9)),
+        Reason::Expired => exits::TRY_LATER,
+        Reason::ImageUnavailable | Reason::SandboxError => exits::NOT_RUN,
+        Reason::Lost => exits::UNKNOWN,
+    }
+}
+
+/// What to say of a job that did not run to its own end.
+pub fn complaint(result: &JobResult, exit: u8) -> Option<Fault> {
+    let id = &result.job_id;
+    let (cause, hint) = match result.reason {
+        Reason::Exited | Reason::Signalled => return None,
+        Reason::Timeout => ("ran into its time limit", "--timeout gives it more".to_owned()),
+        Reason::Cancelled => ("was cancelled", format!("quickcmd status {id}")),
+        Reason::Oom => ("ran out of memory", "--memory gives it more".to_owned()),
+        Reason::OutputLimit => {
+            ("printed more than it may", "write less, or have the agent's output limit raised".to_owned())
+        }
+        Reason::Expired => {
+            ("had to wait longer than its ttl and was not run", "--ttl gives it more time to wait".to_owned())
+        }
+        Reason::ImageUnavailable => (
+            "was not run: its image is not there",
+            "--image names another one; the agent's log says why it can't be had".to_owned(),
+        ),
+        Reason::SandboxError => (
+            "could not be run by the agent",
+            "quickcmd health, and the agent's log (journalctl -u quickcmd-agent)".to_owned(),
+        ),
+        Reason::Lost => (
+            "was lost: it is not known how it ended",
+            "see what it has done before you run it again".to_owned(),
+        ),
+    };
+    let cause = match &result.error {
+        Some(error) => format!("job {id} {cause}: {error}"),
+        None => format!("job {id} {cause}"),
+    };
+    let mut fault = Fault::new(exit, cause).hint(hint);
+    fault.code = Some(result.reason.as_str().to_owned());
+    Some(fault)
+}
+
+fn spawn_cancel(client: &Client, job_id: &str, reason: &'static str) {
+    let (client, job_id) = (client.clone(), job_id.to_owned());
+    out::note(&format!("cancelling job {job_id} (again to leave it)"));
+    tokio::spawn(async move {
+        match client.cancel(&job_id, Some(reason)).await {
+            Ok(_) => {}
+            // It was faster.
+            Err(error) if error.code() == Some(Code::JobEnded) => {}
+            Err(error) => out::note(&format!("warning: cannot cancel job {job_id}: {error}")),
+        }
+    });
+}
+
+fn left(number: i32, job_id: &str) -> Fault {
+    Fault::new(exits::signal(number), format!("left job {job_id} before its end"))
+        .hint(format!("quickcmd status {job_id}; quickcmd cancel {job_id}"))
+}
+
+/// SIGINT and SIGTERM as numbers.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Signals, Fault> {
+        let fault = |error| Fault::new(exits::SOFTWARE, format!("cannot catch signals: {error}"));
+        Ok(Signals {
+            interrupt: signal(SignalKind::interrupt()).map_err(fault)?,
+            terminate: signal(SignalKind::terminate()).map_err(fault)?,
+        })
+    }
+
+    async fn next(&mut self) -> i32 {
+        tokio::select! {
+            _ = self.interrupt.recv() => SignalKind::interrupt().as_raw_value(),
+            _ = self.terminate.recv() => SignalKind::terminate().as_raw_value(),
+        }
+    }
+}

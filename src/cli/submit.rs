@@ -1,0 +1,49 @@
+//! `quickcmd submit`: hands a job over and, if asked, waits for its end without showing its output.
+
+use clap::Args;
+
+use super::{
+    args::Global,
+    fault::Fault,
+    job::JobArgs,
+    out,
+    pump::Style,
+    run,
+    settings::{self, Need},
+};
+use crate::base::clock::Timestamp;
+
+/// Options of `submit`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+A single word is a shell command: quickcmd submit -- 'make && make test'
+Several words run as they stand:  quickcmd submit -- ls -l /")]
+pub struct SubmitArgs {
+    #[command(flatten)]
+    pub job: JobArgs,
+    /// Wait for its end and leave with its exit code; with --json, print its result
+    #[arg(long)]
+    pub wait: bool,
+}
+
+pub async fn run(global: &Global, args: SubmitArgs) -> Result<u8, Fault> {
+    let connection = settings::connect(global, Need::Key)?;
+    let client = connection.client;
+    let payload =
+        args.job.payload(&client.settings().controller_id, connection.agent_id, Timestamp::now())?;
+    if args.wait {
+        let announce = || if global.json { Ok(()) } else { out::print(&format!("{}\n", payload.job_id)) };
+        let (code, result) = run::attend(&client, &payload, Style::Nothing, false, Some(&announce)).await?;
+        if global.json {
+            out::print_json(&result)?;
+        }
+        return Ok(code);
+    }
+    let accepted = client.submit(&payload).await?;
+    if global.json {
+        out::print_json(&accepted)?;
+    } else {
+        out::print(&format!("{}\n", out::safe(&accepted.job_id)))?;
+    }
+    Ok(0)
+}
