@@ -29,6 +29,8 @@ pub struct Image {
     pub id: String,
     /// What is recorded: the repository digest if it has one, else the id.
     pub digest: String,
+    /// The environment that the image sets (`Config.Env`); the job's own comes on top.
+    pub env: Vec<(String, String)>,
 }
 
 /// Which job a container is for, for its name and its labels.
@@ -109,6 +111,9 @@ pub trait Engine: Send + Sync + 'static {
 
     /// Every container of this agent, by label.
     fn list(&self) -> BoxFuture<'_, Result<Vec<Found>, SandboxError>>;
+
+    /// Whether this process made the container and still has it: it waits in the pool, is being started, or its removal is under way.
+    fn is_mine(&self, container_id: &str) -> bool;
 
     /// Removes a container by force, with its volumes; gone already is success.
     fn remove(&self, container_id: &str) -> BoxFuture<'_, Result<(), SandboxError>>;
