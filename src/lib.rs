@@ -15,8 +15,9 @@ pub mod gate;
 pub mod output;
 pub mod sandbox;
 
-pub mod audit;
 pub mod store;
+
+pub mod audit;
 
 pub mod config;
 pub mod metrics;
