@@ -1,0 +1,141 @@
+//! Reads of single jobs, and the small sets that start-up and the sweeps look for.
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::{Job, SELECT, State};
+use crate::store::StoreError;
+
+/// One job.
+///
+/// # Errors
+/// Those of the database, as for all functions here.
+pub fn get(conn: &Connection, row: i64) -> Result<Option<Job>, StoreError> {
+    first(conn, "WHERE jobs.row = ?", params![row])
+}
+
+/// A controller's job of that name: the accepted one, else the newest rejection.
+///
+/// # Errors
+/// See [`get`].
+pub fn find(conn: &Connection, controller_id: &str, job_id: &str) -> Result<Option<Job>, StoreError> {
+    let accepted = first(
+        conn,
+        "WHERE jobs.job_id = ? AND jobs.controller_id = ? AND jobs.state <> 'rejected'",
+        params![job_id, controller_id],
+    )?;
+    if accepted.is_some() {
+        return Ok(accepted);
+    }
+    first(
+        conn,
+        "WHERE jobs.job_id = ? AND jobs.state = 'rejected' AND +jobs.controller_id = ? \
+         ORDER BY jobs.row DESC LIMIT 1",
+        params![job_id, controller_id],
+    )
+}
+
+/// Any controller's job of that name: the newest accepted one, else the newest rejection.
+///
+/// # Errors
+/// See [`get`].
+pub fn find_by_job_id(conn: &Connection, job_id: &str) -> Result<Option<Job>, StoreError> {
+    let accepted = first(
+        conn,
+        "WHERE jobs.job_id = ? AND jobs.state <> 'rejected' ORDER BY jobs.row DESC LIMIT 1",
+        params![job_id],
+    )?;
+    if accepted.is_some() {
+        return Ok(accepted);
+    }
+    first(
+        conn,
+        "WHERE jobs.job_id = ? AND jobs.state = 'rejected' ORDER BY jobs.row DESC LIMIT 1",
+        params![job_id],
+    )
+}
+
+/// The exact signed bytes of a job that has not ended; `None` afterwards.
+///
+/// # Errors
+/// See [`get`].
+pub fn payload(conn: &Connection, row: i64) -> Result<Option<Vec<u8>>, StoreError> {
+    Ok(conn
+        .prepare_cached("SELECT raw FROM payloads WHERE row = ?")?
+        .query_row([row], |row| row.get(0))
+        .optional()?)
+}
+
+/// Jobs that wait, in the order they came, after a row number (0 for the first page).
+///
+/// # Errors
+/// See [`get`].
+pub fn queued(conn: &Connection, after_row: i64, limit: u32) -> Result<Vec<Job>, StoreError> {
+    // The first term names the partial index, the second the value in it.
+    all(
+        conn,
+        "WHERE jobs.state IN ('queued', 'starting', 'running') AND jobs.state = 'queued' AND jobs.row > ? \
+         ORDER BY jobs.row LIMIT ?",
+        params![after_row, limit],
+    )
+}
+
+/// Jobs that a sandbox may know: starting or running, oldest first.
+///
+/// # Errors
+/// See [`get`].
+pub fn unfinished(conn: &Connection) -> Result<Vec<Job>, StoreError> {
+    all(
+        conn,
+        "WHERE jobs.state IN ('queued', 'starting', 'running') AND jobs.state IN ('starting', 'running') \
+         ORDER BY jobs.row",
+        params![],
+    )
+}
+
+/// Ended jobs whose container may be left, oldest first, 1,000 at most.
+///
+/// # Errors
+/// See [`get`].
+pub fn uncleaned(conn: &Connection) -> Result<Vec<Job>, StoreError> {
+    all(
+        conn,
+        "WHERE jobs.container_name IS NOT NULL AND jobs.cleaned_at IS NULL \
+         AND +jobs.state IN ('completed', 'failed') ORDER BY jobs.row LIMIT 1000",
+        params![],
+    )
+}
+
+/// Jobs by state; states without a job are left out. Reads an index of all jobs: for start-up.
+///
+/// # Errors
+/// See [`get`].
+pub fn counts(conn: &Connection) -> Result<Vec<(State, u64)>, StoreError> {
+    let mut counts = Vec::new();
+    for state in State::UNFINISHED {
+        // Spelled out, because `starting` and `running` share a status.
+        let count: i64 = conn
+            .prepare_cached(
+                "SELECT count(*) FROM jobs WHERE state IN ('queued', 'starting', 'running') AND state = ?",
+            )?
+            .query_row([state], |row| row.get(0))?;
+        counts.push((*state, u64::try_from(count).unwrap_or(0)));
+    }
+    for state in [State::Completed, State::Failed, State::Rejected] {
+        let count: i64 = conn
+            .prepare_cached("SELECT count(*) FROM jobs WHERE status = ?")?
+            .query_row([state], |row| row.get(0))?;
+        counts.push((state, u64::try_from(count).unwrap_or(0)));
+    }
+    counts.retain(|(_, count)| *count > 0);
+    Ok(counts)
+}
+
+fn first(conn: &Connection, rest: &str, params: &[&dyn rusqlite::ToSql]) -> Result<Option<Job>, StoreError> {
+    Ok(conn.prepare_cached(&format!("{SELECT}{rest}"))?.query_row(params, Job::from_row).optional()?)
+}
+
+fn all(conn: &Connection, rest: &str, params: &[&dyn rusqlite::ToSql]) -> Result<Vec<Job>, StoreError> {
+    let mut statement = conn.prepare_cached(&format!("{SELECT}{rest}"))?;
+    let jobs = statement.query_map(params, Job::from_row)?.collect::<Result<Vec<_>, _>>()?;
+    Ok(jobs)
+}

@@ -1,0 +1,238 @@
+use serde_json::json;
+
+use super::*;
+use crate::{
+    store::{Store, StoreError, Tx},
+    wire::{Code, payload::Network},
+};
+
+/// A moment that tests count from.
+pub(in crate::store) const T0: Timestamp = Timestamp(1_704_628_800_000_000_000);
+
+/// Seconds after [`T0`].
+pub(in crate::store) fn at(seconds: u64) -> Timestamp {
+    T0.plus(std::time::Duration::from_secs(seconds))
+}
+
+pub(in crate::store) fn new_job(controller: &str, job: &str) -> NewJob {
+    NewJob {
+        controller_id: controller.to_owned(),
+        key_id: Some("k1".to_owned()),
+        job_id: job.to_owned(),
+        payload: format!("{{\"job_id\":\"{job}\",\"secret\":\"hunter2-very-secret\"}}").into_bytes(),
+        payload_sha256: format!("sha-{controller}-{job}"),
+        prompt: "say hello".to_owned(),
+        command: "echo hello".to_owned(),
+        snapshot: "snap".to_owned(),
+        risk_level: "low".to_owned(),
+        image: "debian:12".to_owned(),
+        limits: json!({"cpu": 0.5, "memory": 1024}),
+        network: Network::None,
+        ttl: 1_704_628_900,
+        peer: "192.0.2.1".to_owned(),
+        accepted_at: T0,
+    }
+}
+
+pub(in crate::store) fn new_rejected(controller: &str, job: &str) -> NewRejected {
+    NewRejected {
+        controller_id: controller.to_owned(),
+        key_id: None,
+        job_id: job.to_owned(),
+        payload_sha256: "other".to_owned(),
+        prompt: "p".to_owned(),
+        command: "rm -rf /".to_owned(),
+        snapshot: String::new(),
+        risk_level: "high".to_owned(),
+        image: String::new(),
+        ttl: 0,
+        peer: "192.0.2.1".to_owned(),
+        at: T0,
+    }
+}
+
+pub(in crate::store) fn start(attempt: u32) -> Starting {
+    Starting {
+        attempt,
+        container_name: format!("quickcmd-{attempt}"),
+        image: "debian:12".to_owned(),
+        image_id: Some("sha256:1".to_owned()),
+        digest: Some("debian@sha256:2".to_owned()),
+        now: at(1),
+    }
+}
+
+pub(in crate::store) fn end(reason: Reason) -> End {
+    End {
+        exit_code: 3,
+        stdout: "hello\n".to_owned(),
+        stdout_bytes: 6,
+        stdout_sha256: "5891".to_owned(),
+        cpu_ms: Some(12),
+        max_rss_bytes: Some(4096),
+        ..End::without_output(reason, at(5), None)
+    }
+}
+
+/// Accepts a job and answers its row.
+pub(in crate::store) fn accept(tx: &Tx<'_>, job: &NewJob) -> Result<i64, StoreError> {
+    match insert(tx, job)? {
+        Inserted::New(row) => Ok(row),
+        other => Err(StoreError::Internal(format!("{other:?}"))),
+    }
+}
+
+/// A store in a folder that lives as long as the test.
+pub(in crate::store) fn store() -> (tempfile::TempDir, Store) {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path().join("audit.db")).unwrap();
+    (folder, store)
+}
+
+#[tokio::test]
+async fn a_job_goes_through_its_life_and_every_step_is_in_the_log() {
+    let (_folder, store) = store();
+    let row = store.write(|tx| accept(tx, &new_job("alice", "j1"))).await.unwrap();
+    let queued_jobs = store.read(|conn| queued(conn, 0, 10)).await.unwrap();
+    assert_eq!(queued_jobs.len(), 1);
+    assert_eq!(queued_jobs[0].limits, json!({"cpu": 0.5, "memory": 1024}));
+    assert_eq!(queued_jobs[0].status(), Status::Pending);
+    assert_eq!(queued_jobs[0].to_result(), None);
+
+    store.write(move |tx| starting(tx, row, &start(1))).await.unwrap();
+    store.write(move |tx| container(tx, row, "c0ffee", at(1))).await.unwrap();
+    store.write(move |tx| running(tx, row, at(2), at(60))).await.unwrap();
+    let alive = store.read(unfinished).await.unwrap();
+    assert_eq!(alive.len(), 1);
+    assert_eq!(alive[0].state, State::Running);
+    assert_eq!(alive[0].deadline_at, Some(at(60)));
+
+    let receipt =
+        store.write(move |tx| finish(tx, row, &[State::Running], &end(Reason::Exited))).await.unwrap();
+    let job = store.read(move |conn| get(conn, row)).await.unwrap().unwrap();
+    assert_eq!(job.receipt.as_ref(), Some(&receipt));
+    let result = job.to_result().unwrap();
+    assert_eq!(result.status, Status::Completed);
+    assert_eq!(result.exit_code, 3);
+    assert_eq!((result.queued_ms, result.started_ms, result.duration_ms), (1000, 1000, 3000));
+    assert_eq!(result.stdout, "hello\n");
+    assert_eq!(result.sandbox_id, "c0ffee");
+    assert_eq!(result.snapshot.as_deref(), Some("snap"));
+    assert_eq!(result.image_digest.as_deref(), Some("debian@sha256:2"));
+    assert_eq!(result.usage, Some(Usage { cpu_ms: 12, max_rss_bytes: 4096 }));
+
+    assert_eq!(store.read(uncleaned).await.unwrap().len(), 1);
+    store.write(move |tx| cleaned(tx, row, at(6))).await.unwrap();
+    store.write(move |tx| cleaned(tx, row, at(7))).await.unwrap();
+    assert!(store.read(uncleaned).await.unwrap().is_empty());
+
+    let kinds = store
+        .read(|conn| {
+            let entries = crate::store::audit::entries(conn, 0, 100)?;
+            Ok(entries
+                .into_iter()
+                .map(|(number, bytes)| {
+                    let entry: Value = serde_json::from_slice(&bytes).unwrap();
+                    assert_eq!(entry["entry"], number);
+                    entry["kind"].as_str().unwrap().to_owned()
+                })
+                .collect::<Vec<_>>())
+        })
+        .await
+        .unwrap();
+    assert_eq!(
+        kinds,
+        ["job.accepted", "job.starting", "job.container", "job.running", "job.ended", "job.cleaned"]
+    );
+    assert_eq!(receipt.entry, 4);
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn every_step_refuses_every_state_that_it_does_not_start_from() {
+    type Step = fn(&Tx<'_>, i64) -> Result<(), StoreError>;
+    /// A step, the states it starts from, and the one it leads to.
+    const STEPS: &[(Step, &[State], Option<State>)] = &[
+        (|tx, row| starting(tx, row, &start(2)), &[State::Queued], Some(State::Starting)),
+        (|tx, row| image(tx, row, "i", None, at(1)), &[State::Starting], None),
+        (|tx, row| container(tx, row, "c", at(1)), &[State::Starting], None),
+        (|tx, row| running(tx, row, at(2), at(3)), &[State::Starting], Some(State::Running)),
+        (|tx, row| requeue(tx, row, at(2)), &[State::Starting], Some(State::Queued)),
+        (
+            |tx, row| finish(tx, row, State::ALL, &end(Reason::Timeout)).map(drop),
+            State::UNFINISHED,
+            Some(State::Failed),
+        ),
+        (
+            |tx, row| finish(tx, row, &[State::Starting], &end(Reason::Exited)).map(drop),
+            &[State::Starting],
+            Some(State::Completed),
+        ),
+        (
+            |tx, row| {
+                let cancel = Cancel {
+                    at: at(2),
+                    why: CancelWhy::Cancel,
+                    by: "alice".to_owned(),
+                    reason: None,
+                    payload_sha256: None,
+                };
+                cancel_requested(tx, row, &cancel).map(drop)
+            },
+            State::UNFINISHED,
+            None,
+        ),
+        (|tx, row| cleaned(tx, row, at(9)), &[State::Completed, State::Failed], None),
+    ];
+    let (_folder, store) = store();
+    for (number, (step, from, to)) in STEPS.iter().enumerate() {
+        for state in State::ALL {
+            let name = format!("{number}-{}", state.as_str());
+            let (before, after, outcome, entries) = store
+                .write(move |tx| {
+                    let row = in_state(tx, &name, *state)?;
+                    let before = get(tx, row)?.unwrap();
+                    let size = crate::store::audit::size(tx)?;
+                    let outcome = step(tx, row);
+                    let after = get(tx, row)?.unwrap();
+                    Ok((before, after, outcome, crate::store::audit::size(tx)? - size))
+                })
+                .await
+                .unwrap();
+            if from.contains(state) {
+                assert_eq!(outcome, Ok(()), "step {number} from {state:?}");
+                assert_eq!(after.state, to.unwrap_or(*state), "step {number} from {state:?}");
+                assert_eq!(entries, 1, "step {number} from {state:?}");
+            } else {
+                let Err(StoreError::Conflict { row, found, .. }) = outcome else {
+                    panic!("step {number} from {state:?}: {outcome:?}");
+                };
+                assert_eq!((row, found), (before.row, Some(*state)));
+                assert!(before == after, "step {number} changed a job that is {state:?}");
+                assert_eq!(entries, 0);
+            }
+        }
+    }
+    let missing = store.write(|tx| requeue(tx, 99_999, T0)).await;
+    assert_eq!(missing.unwrap_err().to_string(), "job row 99999 is missing, not starting");
+}
+
+/// A new job that was brought into a state.
+fn in_state(tx: &Tx<'_>, name: &str, state: State) -> Result<i64, StoreError> {
+    if state == State::Rejected {
+        return reject(tx, &new_rejected("alice", name), Code::PolicyDenied, "no");
+    }
+    let row = accept(tx, &new_job("alice", name))?;
+    if state != State::Queued {
+        starting(tx, row, &start(1))?;
+    }
+    if !matches!(state, State::Queued | State::Starting) {
+        running(tx, row, at(2), at(60))?;
+    }
+    match state {
+        State::Completed => drop(finish(tx, row, &[State::Running], &end(Reason::Exited))?),
+        State::Failed => drop(finish(tx, row, &[State::Running], &end(Reason::Oom))?),
+        State::Queued | State::Starting | State::Running | State::Rejected => {}
+    }
+    Ok(row)
+}

@@ -1,0 +1,194 @@
+//! The one writer: a thread that owns the connection. It takes everything that waits, runs each closure
+//! in its own savepoint, commits once, and answers after the commit.
+//!
+//! ```text
+//! Store::write -> channel (1,024) -> thread: BEGIN IMMEDIATE, up to 128 savepoints, COMMIT -> answers
+//! ```
+
+use std::{
+    ops::Deref,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::PathBuf,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use rusqlite::Connection;
+use tokio::sync::{mpsc, oneshot};
+
+use super::StoreError;
+
+/// Closures that may wait before `write` itself waits.
+pub(super) const WAITING: usize = 1024;
+/// Closures in one transaction at most: it bounds the time to the first answer, and the log's growth.
+const BATCH: usize = 128;
+
+/// The open transaction, as a closure sees it. Functions that change something ask for this, so that
+/// they can't run on a reading connection.
+#[derive(Debug)]
+pub struct Tx<'a>(&'a Connection);
+
+impl Deref for Tx<'_> {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        self.0
+    }
+}
+
+/// One closure with its answer, whatever its type.
+pub(super) trait Work: Send {
+    /// Runs it inside its savepoint, and keeps the value.
+    fn run(&mut self, tx: &Tx<'_>) -> Result<(), StoreError>;
+    /// Answers, after the commit or the failure.
+    fn answer(self: Box<Self>, outcome: Result<(), StoreError>);
+}
+
+pub(super) struct Task<F, T> {
+    pub(super) closure: Option<F>,
+    pub(super) value: Option<T>,
+    pub(super) answer: oneshot::Sender<Result<T, StoreError>>,
+}
+
+impl<F, T> Work for Task<F, T>
+where
+    F: FnOnce(&Tx<'_>) -> Result<T, StoreError> + Send,
+    T: Send,
+{
+    fn run(&mut self, tx: &Tx<'_>) -> Result<(), StoreError> {
+        let Some(closure) = self.closure.take() else {
+            return Err(StoreError::Internal("a closure was run twice".to_owned()));
+        };
+        self.value = Some(closure(tx)?);
+        Ok(())
+    }
+
+    fn answer(self: Box<Self>, outcome: Result<(), StoreError>) {
+        let Task { value, answer, .. } = *self;
+        let result = outcome
+            .and_then(|()| value.ok_or_else(|| StoreError::Internal("a closure left no value".to_owned())));
+        // Who asked may have gone away; what was written stays written.
+        let _ = answer.send(result);
+    }
+}
+
+pub(super) enum Message {
+    Work(Box<dyn Work>),
+    /// Take nothing more, finish what waits, move the log into the file, answer and end.
+    Close(oneshot::Sender<Result<(), StoreError>>),
+}
+
+/// Called after every commit, with its time and the count of closures in it.
+pub type OnCommit = Box<dyn Fn(Duration, usize) + Send + Sync>;
+
+/// What the thread shares with the store.
+#[derive(Default)]
+pub(super) struct Shared {
+    pub(super) commits: AtomicU64,
+    pub(super) on_commit: OnceLock<OnCommit>,
+}
+
+/// The thread's body.
+pub(super) fn run(
+    mut conn: Connection,
+    path: PathBuf,
+    mut queue: mpsc::Receiver<Message>,
+    shared: Arc<Shared>,
+    lock: super::lock::Lock,
+) {
+    let mut closing = None;
+    while let Some(first) = queue.blocking_recv() {
+        let mut batch = Vec::new();
+        let mut next = Some(first);
+        while let Some(message) = next {
+            match message {
+                Message::Work(work) => batch.push(work),
+                Message::Close(answer) => {
+                    queue.close();
+                    closing = Some(answer);
+                }
+            }
+            next = if batch.len() < BATCH { queue.try_recv().ok() } else { None };
+        }
+        if !batch.is_empty() {
+            commit(&mut conn, batch, &path, &shared);
+        }
+    }
+    let checkpointed = conn
+        .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0))
+        .map_err(StoreError::from)
+        .and_then(|busy| match busy {
+            0 => Ok(()),
+            _ => {
+                Err(StoreError::Unavailable { detail: "a reader held the log at the last checkpoint".into() })
+            }
+        });
+    let closed = conn.close().map_err(|(_, error)| StoreError::from(error));
+    drop(lock);
+    if let Some(answer) = closing {
+        let _ = answer.send(checkpointed.and(closed).map_err(|error| error.at(&path)));
+    }
+}
+
+/// One transaction for the whole batch.
+fn commit(conn: &mut Connection, batch: Vec<Box<dyn Work>>, path: &std::path::Path, shared: &Shared) {
+    let begun = Instant::now();
+    let count = batch.len();
+    let mut done = Vec::with_capacity(count);
+    let mut left = batch.into_iter();
+    let committed = conn.execute_batch("BEGIN IMMEDIATE").map_err(StoreError::from).and_then(|()| {
+        for mut work in left.by_ref() {
+            let outcome = in_savepoint(conn, &mut *work);
+            let ended = conn.is_autocommit();
+            done.push((work, outcome.clone()));
+            if ended {
+                // A full disk or an I/O error makes SQLite roll back everything at once.
+                return Err(outcome.err().unwrap_or_else(|| {
+                    StoreError::Internal("a closure ended the transaction that it ran in".to_owned())
+                }));
+            }
+        }
+        conn.execute_batch("COMMIT").map_err(StoreError::from)
+    });
+    if committed.is_err() && !conn.is_autocommit() {
+        let _ = conn.execute_batch("ROLLBACK");
+    }
+    if committed.is_ok() {
+        shared.commits.fetch_add(1, Ordering::Relaxed);
+        if let Some(on_commit) = shared.on_commit.get() {
+            on_commit(begun.elapsed(), count);
+        }
+    }
+    for (work, outcome) in done {
+        let outcome = match (outcome, &committed) {
+            (Err(own), _) => Err(own.at(path)),
+            (Ok(()), committed) => committed.clone().map_err(|error| error.at(path)),
+        };
+        work.answer(outcome);
+    }
+    // Those that never ran: only after a failure, which is theirs too.
+    for work in left {
+        work.answer(committed.clone().map_err(|error| error.at(path)));
+    }
+}
+
+/// A closure that fails or panics takes back its own changes and nobody else's.
+fn in_savepoint(conn: &mut Connection, work: &mut dyn Work) -> Result<(), StoreError> {
+    conn.execute_batch("SAVEPOINT work")?;
+    // Nothing of the closure is looked at after a panic, and the savepoint undoes what it had changed.
+    let outcome = catch_unwind(AssertUnwindSafe(|| work.run(&Tx(conn))))
+        .unwrap_or_else(|_| Err(StoreError::Internal("a closure panicked; see the log".to_owned())));
+    if conn.is_autocommit() {
+        return outcome;
+    }
+    match outcome {
+        Ok(()) => Ok(conn.execute_batch("RELEASE work")?),
+        Err(error) => {
+            conn.execute_batch("ROLLBACK TO work; RELEASE work")?;
+            Err(error)
+        }
+    }
+}
