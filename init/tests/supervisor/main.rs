@@ -9,4 +9,5 @@ mod endings;
 mod harness;
 mod hostile;
 mod output;
+mod redaction;
 mod stops;

@@ -1,0 +1,77 @@
+//! Passwords in URLs: `scheme://user:PASSWORD@host`. Scheme, user and host are shown.
+//!
+//! Whether `//name:` is followed by a password or a port shows only at the `@`, so what follows is held
+//! back until it, or the end of the authority. A password may hold an `@`, so the last one counts; one
+//! that was not encoded as it should be may hold `/`, `?` or `#`, which only end digits, as of a port.
+
+use super::window::{Hit, Machine, Next, Window};
+
+/// Bytes after the colon within which the authority must end.
+pub const LONGEST: usize = 512;
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum State {
+    #[default]
+    User,
+    Password {
+        start: usize,
+        digits: bool,
+        at: Option<usize>,
+    },
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct Url {
+    state: State,
+}
+
+impl Machine for Url {
+    fn begin(&mut self, window: &Window, hit: Hit) -> bool {
+        self.state = State::User;
+        let before = hit.start.checked_sub(1).and_then(|place| window.at(place));
+        before.is_some_and(|byte| byte.is_ascii_alphanumeric())
+    }
+
+    fn step(&mut self, _: &Window, place: usize, byte: Option<u8>, masks: &mut Vec<(usize, usize)>) -> Next {
+        match self.state {
+            State::User => match byte {
+                Some(b':') => {
+                    self.state = State::Password { start: place + 1, digits: true, at: None };
+                    Next::On
+                }
+                Some(byte) if ends_url(byte) || b"/?#@[]".contains(&byte) => Next::Done(place),
+                Some(_) => Next::On,
+                None => Next::Done(place),
+            },
+            State::Password { start, digits, at } => {
+                let goes_on = match byte {
+                    None => false,
+                    Some(byte) if ends_url(byte) || place - start >= LONGEST => false,
+                    Some(b'/' | b'?' | b'#') => at.is_none() && !digits,
+                    Some(_) => true,
+                };
+                if goes_on {
+                    let digits = digits && byte.is_some_and(|b| b.is_ascii_digit());
+                    let at = if byte == Some(b'@') { Some(place) } else { at };
+                    self.state = State::Password { start, digits, at };
+                    return Next::On;
+                }
+                if let Some(at) = at
+                    && at > start
+                {
+                    masks.push((start, at));
+                }
+                // The colon before the password, or one behind the `@`, may belong to another `://`.
+                Next::Done(at.unwrap_or(start - 1))
+            }
+        }
+    }
+
+    fn held_from(&self) -> Option<usize> {
+        if let State::Password { start, .. } = self.state { Some(start) } else { None }
+    }
+}
+
+fn ends_url(byte: u8) -> bool {
+    byte <= b' ' || byte == 0x7F || b"\"'`<>".contains(&byte)
+}
