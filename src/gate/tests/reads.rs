@@ -1,0 +1,129 @@
+use super::*;
+use crate::{
+    gate::{ReadRequest, Reader},
+    wire::{
+        Code,
+        httpsig::{self, Target},
+    },
+};
+
+const PATH: &str = "/api/v1/jobs?limit=10";
+
+fn request(key: &SigningKey, controller_id: &str, created: i64) -> ReadRequest {
+    let target = Target { method: "GET", scheme: "https", authority: "agent:8443", path_and_query: PATH };
+    let headers = httpsig::sign(&target, key, controller_id, created, "n0nce");
+    ReadRequest {
+        method: "GET".to_owned(),
+        scheme: "https".to_owned(),
+        authority: "agent:8443".to_owned(),
+        path_and_query: PATH.to_owned(),
+        headers: vec![
+            ("host".to_owned(), "agent:8443".to_owned()),
+            ("signature-input".to_owned(), headers.signature_input),
+            ("signature".to_owned(), headers.signature),
+        ],
+    }
+}
+
+fn code(request: &ReadRequest) -> Code {
+    gate().reader(request, NOW).unwrap_err().code
+}
+
+#[test]
+fn a_controller_reads_its_own_and_an_administrator_all() {
+    let key = SigningKey::hmac(SECRET);
+    let reader = gate().reader(&request(&key, "controller-1", SIGNED_AT), NOW).unwrap();
+    assert_eq!(reader, Reader::Controller { id: "controller-1".to_owned(), admin: false });
+    assert!(reader.may_see("controller-1") && !reader.may_see("limited"));
+    // Its name holds slashes, and so does its `keyid`.
+    let admin = gate().reader(&request(&key, "https://admin.example.com", SIGNED_AT), NOW).unwrap();
+    assert!(admin.may_see("controller-1") && admin.may_see("anybody"));
+    let named = SigningKey::hmac(OTHER_SECRET).named("2024");
+    assert!(gate().reader(&request(&named, "limited", SIGNED_AT), NOW).is_ok());
+    let misnamed = SigningKey::hmac(OTHER_SECRET).named("2025");
+    assert_eq!(code(&request(&misnamed, "limited", SIGNED_AT)), Code::Unauthenticated);
+}
+
+#[test]
+fn who_proves_nothing_reads_nothing_unless_the_id_is_enough() {
+    let bare = ReadRequest { headers: vec![], ..request(&SigningKey::hmac(SECRET), "controller-1", 0) };
+    assert_eq!(code(&bare), Code::Unauthenticated);
+    let open = Gate::new(&config(), ReadAccess::JobId).unwrap();
+    assert_eq!(open.reader(&bare, NOW), Ok(Reader::Anyone));
+    // What is given is checked all the same.
+    let forged = request(&SigningKey::hmac("x"), "controller-1", SIGNED_AT);
+    assert_eq!(open.reader(&forged, NOW).unwrap_err().code, Code::Unauthenticated);
+    let mut half = request(&SigningKey::hmac(SECRET), "controller-1", SIGNED_AT);
+    half.headers.retain(|(name, _)| name != "signature");
+    assert_eq!(open.reader(&half, NOW).unwrap_err().code, Code::Unauthenticated);
+}
+
+#[test]
+fn unknown_and_wrong_are_one_answer_and_the_shared_secret_alone_gives_nothing() {
+    let wrong = SigningKey::hmac("w");
+    let answers = ["controller-1", "nobody", "limited/2024", "a/b"]
+        .map(|id| gate().reader(&request(&wrong, id, SIGNED_AT), NOW).unwrap_err());
+    assert!(answers.iter().all(|answer| answer == &answers[0]));
+    let stranger = request(&SigningKey::hmac(SECRET), "stranger", SIGNED_AT);
+    assert_eq!(code(&stranger), Code::ControllerNotAllowed);
+}
+
+#[test]
+fn age_is_exact_at_its_bounds() {
+    let key = SigningKey::hmac(SECRET);
+    for good in [-300, 0, 30] {
+        assert!(gate().reader(&request(&key, "controller-1", SIGNED_AT + good), NOW).is_ok(), "{good}");
+    }
+    for (bad, skew, allowed) in [(-301, 301, 300), (31, 31, 30)] {
+        let problem = gate().reader(&request(&key, "controller-1", SIGNED_AT + bad), NOW).unwrap_err();
+        assert_eq!(problem.code, Code::Unauthenticated);
+        assert_eq!(
+            (&problem.more["skew_seconds"], &problem.more["allowed_seconds"]),
+            (&json!(skew), &json!(allowed))
+        );
+    }
+}
+
+/// A signature of another program: its own label, components and parameters.
+fn foreign(components: &str, params: &str) -> ReadRequest {
+    let input = format!("({components}){params}");
+    let mut request = request(&SigningKey::hmac(SECRET), "controller-1", SIGNED_AT);
+    request.headers = vec![("x-note".to_owned(), " a ".to_owned()), ("x-note".to_owned(), "b".to_owned())];
+    let mut base = String::new();
+    for name in components.split_whitespace() {
+        let value = match name.trim_matches('"') {
+            "@method" => "GET",
+            "@target-uri" => "https://agent:8443/api/v1/jobs?limit=10",
+            "@authority" => "agent:8443",
+            "@path" => "/api/v1/jobs",
+            "@query" => "?limit=10",
+            _ => "a, b",
+        };
+        base.push_str(&format!("{name}: {value}\n"));
+    }
+    base.push_str(&format!("\"@signature-params\": {input}"));
+    let mac = hex::encode(SigningKey::hmac(SECRET).sign(base.as_bytes()));
+    let mac = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, hex::decode(mac).unwrap());
+    request.headers.push(("signature-input".to_owned(), format!("sig1={input}")));
+    request.headers.push(("signature".to_owned(), format!("sig1=:{mac}:")));
+    request
+}
+
+#[test]
+fn other_programs_sign_their_own_way_as_long_as_enough_is_covered() {
+    let time = format!(";created={SIGNED_AT};keyid=\"controller-1\"");
+    let all = r#""x-note" "@target-uri" "@method""#;
+    assert!(gate().reader(&foreign(all, &time), NOW).is_ok());
+    assert!(
+        gate().reader(&foreign(all, &format!("{time};expires={SIGNED_AT};alg=\"hmac-sha256\"")), NOW).is_ok()
+    );
+    assert_eq!(code(&foreign(all, &format!("{time};expires={}", SIGNED_AT - 1))), Code::Unauthenticated);
+    assert_eq!(code(&foreign(all, &format!("{time};alg=\"ed25519\""))), Code::Unauthenticated);
+    assert_eq!(code(&foreign(all, ";keyid=\"controller-1\"")), Code::Unauthenticated);
+    assert_eq!(code(&foreign(all, &format!(";created={SIGNED_AT}"))), Code::Unauthenticated);
+    assert_eq!(code(&foreign(r#""@method" "@path" "@query""#, &time)), Code::Unauthenticated);
+    assert_eq!(code(&foreign(r#""@method" "@authority" "@path""#, &time)), Code::Unauthenticated);
+    let mut moved = foreign(all, &time);
+    moved.path_and_query = "/api/v1/jobs?limit=11".to_owned();
+    assert_eq!(code(&moved), Code::Unauthenticated);
+}
