@@ -85,3 +85,29 @@ pub(super) fn timestamp(at: SystemTime) -> Timestamp {
     let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp(since.as_nanos().try_into().unwrap_or(i64::MAX))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn cached_or_waited_for_the_bytes_are_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        let whole: Vec<u8> = (0..100).collect();
+        std::fs::write(&path, &whole).unwrap();
+        let file = Arc::new(File::open(&path).unwrap());
+        assert_eq!(read_at(&file, 10, 20).await.unwrap(), whole[10..30]);
+        assert_eq!(read_at(&file, 90, 20).await.unwrap(), whole[90..]);
+        assert!(read_at(&file, 200, 20).await.unwrap().is_empty());
+        // As it goes on after a part was cached.
+        let mut bytes = whole[10..15].to_vec();
+        bytes.resize(20, 0);
+        assert_eq!(read_waiting(&file, &mut bytes, 5, 10).unwrap(), 20);
+        assert_eq!(bytes, whole[10..30]);
+        // A file system that does not say what it has cached.
+        let file = Arc::new(File::open("/proc/version").unwrap());
+        let version = std::fs::read("/proc/version").unwrap();
+        assert_eq!(read_at(&file, 3, 4096).await.unwrap(), version[3..]);
+    }
+}

@@ -10,7 +10,7 @@ async fn every_range_is_exact_also_while_the_job_runs() {
     let mut writer = room.writer(1);
     let mut whole = Vec::new();
     for n in 0..20_u8 {
-        let body = vec![n; usize::from(n) * 7 % 11];
+        let body: Vec<u8> = (0..n * 7 % 11).map(|at| n * 11 + at).collect();
         writer.frame(Kind::Stdout, &body);
         writer.frame(Kind::Stderr, vec![255; 3]);
         whole.extend(body);
