@@ -1,6 +1,22 @@
 //! The configuration: parsed once, every fault at once, each room gets its own section.
 //!
-//! `examples/agent-config.yaml` is compiled in and is both the defaults and their documentation.
+//! The defaults stand where each key is read (`load.rs`, `limits.rs`, `controllers.rs`);
+//! `examples/agent-config.yaml` states every one of them, and a test holds the two together.
+
+mod controllers;
+mod describe;
+mod faults;
+mod file;
+mod limits;
+mod load;
+mod policy;
+mod secret;
+mod section;
+mod size;
+#[cfg(test)]
+mod tests;
+mod tls;
+mod yaml;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -9,6 +25,12 @@ use regex::Regex;
 use secrecy::SecretSlice;
 
 use crate::{base::clock::Timestamp, wire::key::Algorithm};
+
+pub use faults::{Fault, Faults};
+pub use secret::generate_secret;
+
+/// The example configuration: every key with its default, and what it means.
+pub const EXAMPLE: &str = include_str!("../../examples/agent-config.yaml");
 
 /// Everything the agent was told, checked.
 #[derive(Debug, Clone)]

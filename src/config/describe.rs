@@ -1,0 +1,114 @@
+//! What `--check` prints: the settings that matter, one a line, never a secret.
+
+use super::{
+    Config, Controller, Limits, PullPolicy, ReadAccess,
+    size::{show_duration, show_size},
+};
+
+impl Config {
+    /// The important settings, one line each, without secrets.
+    pub fn describe(&self) -> Vec<String> {
+        let (server, gate, jobs) = (&self.server, &self.gate, &self.jobs);
+        let mut lines = vec![
+            format!("agent id:       {}", self.agent_id),
+            match &server.tls {
+                Some(tls) => {
+                    format!("listen:         https://{} (certificate {})", server.listen, tls.cert.display())
+                }
+                None => format!("listen:         http://{} (no certificate: this host only)", server.listen),
+            },
+            match server.read_access {
+                ReadAccess::Signed => "read access:    signed".to_owned(),
+                ReadAccess::JobId => "read access:    job-id (who knows a job's id may read it)".to_owned(),
+            },
+            format!(
+                "metrics:        {}",
+                if server.metrics_token.is_some() { "with a token" } else { "open" }
+            ),
+            format!("audience:       {}", if gate.audience_required { "required" } else { "optional" }),
+            format!("database:       {}", self.audit_db_path.display()),
+            format!("data folder:    {}", self.data_dir.display()),
+            format!("run as:         {}:{}", self.run_as.user, self.run_as.group),
+            format!("docker:         {} (pull {})", self.sandbox.docker_host, pull(self.sandbox.pull_policy)),
+            format!("images:         {} (default {})", gate.allowed_images.join(", "), gate.default_image),
+            format!("defaults:       {}", limits(&gate.defaults)),
+            format!(
+                "jobs:           {} at once, {} waiting, grace {}, drain {}",
+                jobs.max_concurrent_jobs,
+                jobs.max_queue_depth,
+                show_duration(jobs.grace),
+                show_duration(jobs.drain_timeout)
+            ),
+            format!(
+                "sandbox:        user {}:{} in {}",
+                self.sandbox.uid, self.sandbox.gid, self.sandbox.workdir
+            ),
+            format!(
+                "pool:           {} ready, {} at most, {} of memory",
+                self.sandbox.pool.size,
+                self.sandbox.pool.max,
+                show_size(self.sandbox.pool.max_memory)
+            ),
+            format!(
+                "output:         {} of each stream{}",
+                show_size(self.output.limit),
+                if self.output.redact { ", secrets masked" } else { ", NOT searched for secrets" }
+            ),
+            format!(
+                "storage:        output {} and {} at most, records {}",
+                show_duration(self.storage.retention),
+                show_size(self.storage.max_spool_bytes),
+                match self.storage.record_retention {
+                    zero if zero.is_zero() => "for ever".to_owned(),
+                    time => show_duration(time),
+                }
+            ),
+            format!(
+                "policy:         {} deny rules, {} allow rules",
+                gate.policy.deny.len(),
+                gate.policy.allow.len()
+            ),
+        ];
+        lines.extend(gate.controllers.iter().map(controller));
+        lines.extend(self.warnings.iter().map(|warning| format!("warning:        {warning}")));
+        lines
+    }
+}
+
+fn pull(policy: PullPolicy) -> &'static str {
+    match policy {
+        PullPolicy::Never => "never",
+        PullPolicy::IfNotPresent => "if-not-present",
+        PullPolicy::Always => "always",
+    }
+}
+
+fn limits(limits: &Limits) -> String {
+    format!(
+        "{} cores, {}, {} processes, {} s, {} of tmpfs",
+        limits.cpu,
+        show_size(limits.memory),
+        limits.pids,
+        limits.timeout_seconds,
+        show_size(limits.tmpfs)
+    )
+}
+
+fn controller(controller: &Controller) -> String {
+    let keys: Vec<String> = controller
+        .keys
+        .iter()
+        .map(|key| match &key.key_id {
+            Some(id) => format!("{} {id}", key.algorithm.as_str()),
+            None => key.algorithm.as_str().to_owned(),
+        })
+        .collect();
+    let scopes = if controller.scopes.is_empty() { "none".to_owned() } else { controller.scopes.join(", ") };
+    format!(
+        "controller:     {} (keys: {}; scopes: {scopes}; at most {}{})",
+        controller.id,
+        keys.join(", "),
+        limits(&controller.max),
+        if controller.network { "; network bridge" } else { "" }
+    )
+}

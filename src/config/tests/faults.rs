@@ -1,0 +1,240 @@
+//! Every fault, by snapshot: one clear line that says where, what and what to do.
+
+use super::{Place, SECRET, SECRET_2, loaded};
+
+/// The faults of each text under its heading.
+fn report(cases: &[&str]) -> String {
+    let place = Place::new();
+    place.pair("a");
+    place.pair("b");
+    place.put("short.secret", "short\n");
+    place.put("binary.secret", [0xff; 40]);
+    place.put("public.secret", SECRET);
+    place.mode("public.secret", 0o644);
+    place.put("no.pem", "hello");
+    place.put("bad-policy.yaml", "deny:\n  - name: x\n    patern: y\n");
+    place.put("list.yaml", "- a\n");
+    let mut report = String::new();
+    for case in cases {
+        report += &format!("{case}\n{}\n\n", place.faults(case));
+    }
+    report
+}
+
+/// Whole controllers with the given group of keys.
+fn controller(id: &str, keys: &str) -> String {
+    format!("  - {{ id: {id}, keys: [{keys}] }}\n")
+}
+
+#[test]
+fn faults_of_the_file() {
+    insta::assert_snapshot!(report(&[
+        "port: [8443",
+        "just words",
+        "- port: 8443",
+        "port: 8443\n---\nport: 8443",
+        "a: &x 1\nport: *x",
+        "? [1]\n: 2",
+        "prot: 8443",
+        "Port: 8443",
+        "hmac-secret: x",
+        "colour: blue",
+        "pool: { sise: 3 }",
+        "pool: { colour: 3 }",
+        "port: 1\nlisten: 127.0.0.1\nport: 2",
+        "pool:\n  size: 1\n  size: 2",
+    ]));
+}
+
+#[test]
+fn faults_of_plain_values() {
+    insta::assert_snapshot!(report(&[
+        "port: 65536",
+        "port: -1",
+        "port: eighty",
+        "port: [1, 2]",
+        "port: { a: 1 }",
+        "port: \"\"",
+        "listen: localhost",
+        "listen: 0.0.0.0",
+        "agent_id: \"two words\"",
+        "read_access: open",
+        "audience: maybe",
+        "allowed_origins: https://x.example.com",
+        "allowed_origins: [\"https://x.example.com/\", \"*\"]",
+        "max_body_bytes: 64M",
+        "max_body_bytes: 1 KiB",
+        "rate_exempt: [10.0.0.0/33, ten]",
+        "rate_by_address: { per_second: -1, burst: 0 }",
+        "connections: 12",
+        "max_concurrent_jobs: 0",
+        "max_concurrent_jobs: 1.5",
+        "grace: 1 minute",
+        "freshness: { max_age: 0 }",
+        "log: { level: \"a=b=c\", json: yes }",
+        "audit_db_path: \"\"",
+    ]));
+}
+
+#[test]
+fn faults_of_the_sandbox() {
+    insta::assert_snapshot!(report(&[
+        "default_image: debian:latest",
+        "allowed_images: []",
+        "allowed_images: alpine:latest",
+        "allowed_images: [\"two words\"]",
+        "default_memory_limit: lots",
+        "default_memory_limit: 5 MiB",
+        "default_cpu_limit: 0",
+        "default_timeout_seconds: 1500ms",
+        "max_limits: { memory: 128 MiB, cpu: 0.25, pids: 100, timeout_seconds: 10, tmpfs: 1 MiB }",
+        "docker_host: \"tcp://127.0.0.1:2375\"",
+        "pull_policy: sometimes",
+        "sandbox: { uid: 0, gid: 0 }",
+        "sandbox: { uid: 4294967295 }",
+        "sandbox: { workdir: /proc/self }",
+        "sandbox: { workdir: work }",
+        "sandbox: { workdir: /tmp }",
+        "sandbox: { workdir: / }",
+        "sandbox: { workdir: /a/../b }",
+        "sandbox: { runtimes: { \"*\": \"a b\" } }",
+        "pool: { size: 9, max: 8 }",
+        "output: { limit: 1 }",
+        "storage: { retention: 1s }",
+    ]));
+}
+
+#[test]
+fn faults_of_certificates() {
+    insta::assert_snapshot!(report(&[
+        "tls_cert_file: a-cert.pem",
+        "tls_key_file: a-key.pem",
+        "tls_cert_file: none.pem\ntls_key_file: none-key.pem",
+        "tls_cert_file: a-cert.pem\ntls_key_file: b-key.pem",
+        "tls_cert_file: no.pem\ntls_key_file: no.pem",
+        "tls_cert_file: a-key.pem\ntls_key_file: a-cert.pem",
+        "tls_cert_file: .\ntls_key_file: a-key.pem",
+        "tls_cert_file: [a]\ntls_key_file: { b: c }",
+    ]));
+}
+
+#[test]
+fn faults_of_secrets() {
+    let both = format!("hmac_secret: {SECRET}\nhmac_secret_file: short.secret\nallowed_controllers: [c]");
+    let cases = [
+        "allowed_controllers: [c]".to_owned(),
+        "hmac_secret: CHANGE_ME\nallowed_controllers: [c]".to_owned(),
+        "hmac_secret: CHANGE_ME_please_with_something_long_enough\nallowed_controllers: [c]".to_owned(),
+        format!("hmac_secret: {}\nallowed_controllers: [c]", &SECRET[..31]),
+        "hmac_secret: [a]\nallowed_controllers: [c]".to_owned(),
+        "hmac_secret_file: none.secret\nallowed_controllers: [c]".to_owned(),
+        "hmac_secret_file: short.secret\nallowed_controllers: [c]".to_owned(),
+        "hmac_secret_file: binary.secret\nallowed_controllers: [c]".to_owned(),
+        "hmac_secret_file: public.secret\nallowed_controllers: [c]".to_owned(),
+        "hmac_secret_env: NOT_SET\nallowed_controllers: [c]".to_owned(),
+        "hmac_secret_credential: hmac\nallowed_controllers: [c]".to_owned(),
+        "hmac_secret_credential: ../hmac\nallowed_controllers: [c]".to_owned(),
+        both,
+        "metrics_token: short".to_owned(),
+    ];
+    let report = report(&cases.each_ref().map(String::as_str));
+    let answers = report.lines().filter(|line| line.starts_with("[dir]"));
+    assert!(answers.clone().all(|line| !line.contains(&SECRET[..8])), "a secret is shown");
+    insta::assert_snapshot!(report.replace(SECRET, "<secret>").replace(&SECRET[..31], "<31 bytes>"));
+}
+
+#[test]
+fn faults_of_controllers() {
+    let (a, b) = (format!("{{ secret: {SECRET} }}"), format!("{{ secret: {SECRET_2} }}"));
+    let cases = [
+        format!("hmac_secret: {SECRET}\nallowed_controllers: [one, one, \"two words\", \"\"]"),
+        format!("hmac_secret: {SECRET}\nallowed_controllers: [one]\ncontrollers:\n{}", controller("one", &b)),
+        format!("controllers:\n{}{}", controller("one", &a), controller("one", &b)),
+        format!("controllers:\n{}{}", controller("one", &a), controller("two", &a)),
+        format!("hmac_secret: {SECRET}\nallowed_controllers: [one]\ncontrollers:\n{}", controller("two", &a)),
+        format!("controllers:\n{}", controller("one", &format!("{a}, {a}"))),
+        format!(
+            "controllers:\n{}",
+            controller(
+                "one",
+                &format!("{{ key_id: k, secret: {SECRET} }}, {{ key_id: k, secret: {SECRET_2} }}")
+            )
+        ),
+        "controllers:\n  - scopes: []".to_owned(),
+        "controllers: [one]".to_owned(),
+        format!("controllers:\n{}", controller("one", "")),
+        format!("controllers:\n{}", controller("one", "{ key_id: k }")),
+        format!("controllers:\n{}", controller("one", "{ public_key: beef }")),
+        format!("controllers:\n{}", controller("one", "{ public_key_file: no.pem }")),
+        format!("controllers:\n{}", controller("one", &format!("{{ secret: {SECRET}, public_key: beef }}"))),
+        format!(
+            "controllers:\n{}",
+            controller(
+                "one",
+                &format!(
+                    "{{ secret: {SECRET}, not_before: 2026-03-02T00:00:00Z, not_after: 2026-03-01T00:00:00Z }}"
+                )
+            )
+        ),
+        format!(
+            "controllers:\n{}",
+            controller("one", &format!("{{ secret: {SECRET}, not_after: 2026-03-01 }}"))
+        ),
+        format!(
+            "controllers:\n  - id: one\n    keys: [{a}]\n    scopes: [\"a b\", \"x*\"]\n    images: []\n    \
+             max: {{ memory: 1 MiB, cpu: 0.1 }}\n    network: host\n    rate: {{ burst: 0 }}\n    max_queued: 0\n    \
+             colour: blue"
+        ),
+    ];
+    let report = report(&cases.each_ref().map(String::as_str));
+    insta::assert_snapshot!(report.replace(SECRET, "<secret>").replace(SECRET_2, "<secret 2>"));
+}
+
+#[test]
+fn faults_of_the_policy() {
+    insta::assert_snapshot!(report(&[
+        "policy: { deny: [{ name: x, pattern: \"(\" }] }",
+        "policy: { deny: [{ name: x, pattern: \"\" }] }",
+        "policy: { deny: [{ name: x }, { pattern: y }] }",
+        "policy: { deny: [{ name: x, pattern: y }, { name: x, pattern: z }] }",
+        "policy: { deny: [rm] }",
+        "policy: { deny: [{ name: x, pattern: \"a{1000}{1000}{1000}\" }] }",
+        "policy: { built_in: true, deny: [{ name: mkfs, pattern: x }] }",
+        "policy_file: none.yaml",
+        "policy_file: bad-policy.yaml",
+        "policy_file: list.yaml",
+        "policy: { deny: [] }\npolicy_file: list.yaml",
+    ]));
+}
+
+#[test]
+fn all_faults_come_at_once_in_the_order_of_the_file() {
+    insta::assert_snapshot!(report(&[
+        "port: 70000\nhmac_secret: CHANGE_ME\nallowed_controllers: [a, a]\nmax_concurent_jobs: 5\n\
+         allowed_images: []\nsandbox: { uid: 0 }\ndefault_memory_limit: many\ntls_cert_file: none.pem",
+    ]));
+}
+
+#[test]
+fn both_sides_of_each_limit() {
+    let place = Place::new();
+    for (inside, outside) in [
+        ("port: 65535", "port: 65536"),
+        ("max_concurrent_jobs: 1", "max_concurrent_jobs: 0"),
+        ("max_concurrent_jobs: 10000", "max_concurrent_jobs: 10001"),
+        ("default_memory_limit: 6291456", "default_memory_limit: 6291455"),
+        ("default_cpu_limit: 0.01", "default_cpu_limit: 0.009"),
+        ("default_timeout_seconds: 7d", "default_timeout_seconds: 604801"),
+        ("default_pids_limit: 4", "default_pids_limit: 3"),
+        ("sandbox: { uid: 1 }", "sandbox: { uid: 0 }"),
+        ("sandbox: { uid: 4294967294 }", "sandbox: { uid: 4294967295 }"),
+        ("max_limits: { memory: 268435456 }", "max_limits: { memory: 268435455 }"),
+        ("max_limits: { cpu: 0.5 }", "max_limits: { cpu: 0.49 }"),
+        ("pool: { size: 8 }", "pool: { size: 9 }"),
+        ("agent_id: a", "agent_id: a/b"),
+        ("rate_exempt: [10.0.0.0/32]", "rate_exempt: [10.0.0.0/33]"),
+    ] {
+        loaded(inside);
+        assert_ne!(place.faults(outside), "(none)", "{outside}");
+    }
+}
