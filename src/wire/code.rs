@@ -107,3 +107,18 @@ codes! {
     /// A defect of the agent; its log has the request's id.
     Internal = "INTERNAL", 500, "Internal error";
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_is_documented_with_its_status_and_sentence() {
+        let page = include_str!("../../docs/protocol.md");
+        for code in Code::ALL {
+            let row = format!("| `{}` | {} | {} |", code.as_str(), code.status(), code.sentence());
+            assert!(page.contains(&row), "docs/protocol.md lacks the row {row}");
+            assert_eq!(Code::parse(code.as_str()), Some(*code));
+        }
+    }
+}
