@@ -1,0 +1,74 @@
+//! What every handler shares.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use arc_swap::ArcSwap;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::service::Jobs;
+use crate::{config::ServerConfig, gate::rates::Rates, metrics::Metrics};
+
+/// Addresses whose rates are remembered.
+const ADDRESSES: usize = 65_536;
+
+/// The door's state.
+pub struct App {
+    pub jobs: Arc<dyn Jobs>,
+    /// Swapped whole by a reload.
+    pub config: Arc<ArcSwap<ServerConfig>>,
+    pub metrics: Arc<Metrics>,
+    /// By address.
+    pub rates: Rates,
+    /// Whether callers come over TLS.
+    pub secure: bool,
+    pub pace: Pace,
+    /// Open WebSocket streams.
+    pub streams: TaskTracker,
+    /// Ends the streams.
+    pub stop: CancellationToken,
+    pub started: Instant,
+}
+
+/// How a WebSocket's other end is known to live.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    /// From one ping to the next.
+    pub ping: Duration,
+    /// Closed when nothing has moved for so long.
+    pub silence: Duration,
+}
+
+impl Pace {
+    /// The contract's 20 and 40 seconds; pings come more often where the connection itself would be
+    /// closed as idle before.
+    pub fn of(config: &ServerConfig) -> Pace {
+        let ping = Duration::from_secs(20).min(config.idle_timeout / 2).max(Duration::from_secs(1));
+        Pace { ping, silence: ping * 2 }
+    }
+}
+
+impl App {
+    /// The state of a door that has not been opened.
+    pub fn new(
+        jobs: Arc<dyn Jobs>,
+        config: Arc<ArcSwap<ServerConfig>>,
+        metrics: Arc<Metrics>,
+        pace: Pace,
+    ) -> App {
+        let secure = config.load().tls.is_some();
+        App {
+            jobs,
+            config,
+            metrics,
+            rates: Rates::new(ADDRESSES),
+            secure,
+            pace,
+            streams: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            started: Instant::now(),
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! What handlers take out of a request: signed bodies, job ids, readers, queries. Every refusal here is a
+//! [`Problem`], never plain text.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::{
+    body::Bytes,
+    extract::{ConnectInfo, FromRequest, FromRequestParts, Path, Query, Request},
+    http::{HeaderMap, header, request::Parts},
+};
+use http_body_util::BodyExt;
+
+use super::app::App;
+use crate::{
+    base::clock::Timestamp,
+    gate::{ReadRequest, Reader},
+    wire::{Code, Problem},
+};
+
+/// The bytes of a JSON body exactly as they were sent: what is signed.
+#[derive(Debug)]
+pub struct SignedBody(pub Bytes);
+
+impl FromRequest<Arc<App>> for SignedBody {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, app: &Arc<App>) -> Result<SignedBody, Problem> {
+        let config = app.config.load_full();
+        let max = config.max_body_bytes;
+        if !is_json(request.headers()) {
+            lose(request, max).await;
+            return Err(Problem::new(Code::UnsupportedMediaType)
+                .details("Send the envelope with `Content-Type: application/json`"));
+        }
+        let announced = request
+            .headers()
+            .get(header::CONTENT_LENGTH)
+            .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+        if announced.is_some_and(|length| length > max as u64) {
+            lose(request, max.saturating_mul(4)).await;
+            return Err(too_large(max));
+        }
+        match tokio::time::timeout(config.body_timeout, read(request, max)).await {
+            Ok(body) => body.map(SignedBody),
+            Err(_) => Err(Problem::new(Code::RequestTimeout)
+                .details(format!("The body did not arrive within {} s", config.body_timeout.as_secs_f64()))),
+        }
+    }
+}
+
+/// Parameters do not matter. Without the header the body may be what it is (RFC 9110, section 8.3): the
+/// signature says whether it is.
+fn is_json(headers: &HeaderMap) -> bool {
+    let Some(kind) = headers.get(header::CONTENT_TYPE) else { return true };
+    let essence = kind.to_str().ok().and_then(|kind| kind.split(';').next());
+    essence.is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
+}
+
+fn too_large(max: usize) -> Problem {
+    Problem::new(Code::BodyTooLarge)
+        .details(format!("The body may have {max} bytes at most"))
+        .with("max", max)
+}
+
+async fn read(request: Request, max: usize) -> Result<Bytes, Problem> {
+    let mut body = request.into_body();
+    let mut bytes = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| {
+            Problem::new(Code::InvalidJson).details(format!("The body could not be read: {error}"))
+        })?;
+        if let Ok(data) = frame.into_data() {
+            if bytes.len() + data.len() > max {
+                lose_body(body, max.saturating_mul(4)).await;
+                return Err(too_large(max));
+            }
+            bytes.extend_from_slice(&data);
+        }
+    }
+    Ok(bytes.into())
+}
+
+/// Reads what comes of a refused body and forgets it, within bounds. A connection that is closed with bytes
+/// unread is reset, and then the client may never see why it was refused.
+pub async fn lose(request: Request, max: usize) {
+    // Who waits for a "100 Continue" has sent nothing, and will not.
+    if !request.headers().contains_key(header::EXPECT) {
+        lose_body(request.into_body(), max).await;
+    }
+}
+
+async fn lose_body(mut body: axum::body::Body, max: usize) {
+    let all = async {
+        let mut lost = 0;
+        while let Some(Ok(frame)) = body.frame().await {
+            lost += frame.data_ref().map_or(0, Bytes::len);
+            if lost > max {
+                break;
+            }
+        }
+    };
+    let _ = tokio::time::timeout(Duration::from_secs(2), all).await;
+}
+
+/// The job that the path names.
+#[derive(Debug)]
+pub struct JobId(pub String);
+
+impl FromRequestParts<Arc<App>> for JobId {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<JobId, Problem> {
+        // What can't be decoded is no job's id.
+        let path = Path::<String>::from_request_parts(parts, app).await;
+        path.map(|Path(id)| JobId(id)).map_err(|_| Problem::new(Code::JobNotFound))
+    }
+}
+
+/// The address at the other end.
+#[derive(Debug)]
+pub struct Peer(pub std::net::IpAddr);
+
+impl FromRequestParts<Arc<App>> for Peer {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<App>) -> Result<Peer, Problem> {
+        let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>();
+        peer.map(|ConnectInfo(at)| Peer(at.ip().to_canonical())).ok_or_else(|| Problem::new(Code::Internal))
+    }
+}
+
+/// A reader whose proof holds.
+#[derive(Debug)]
+pub struct ReadBy(pub Reader);
+
+impl FromRequestParts<Arc<App>> for ReadBy {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<ReadBy, Problem> {
+        app.jobs.reader(&read_request(parts, app), Timestamp::now()).map(ReadBy)
+    }
+}
+
+fn read_request(parts: &Parts, app: &App) -> ReadRequest {
+    let text = |value: &axum::http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    let host = parts.headers.get(header::HOST).map(text);
+    ReadRequest {
+        method: parts.method.as_str().to_owned(),
+        scheme: if app.secure { "https" } else { "http" }.to_owned(),
+        authority: parts.uri.authority().map(ToString::to_string).or(host).unwrap_or_default(),
+        path_and_query: parts.uri.path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string),
+        headers: parts.headers.iter().map(|(name, value)| (name.as_str().to_owned(), text(value))).collect(),
+    }
+}
+
+/// The query, each parameter once. What is not taken out is refused by [`Parameters::end`].
+#[derive(Debug)]
+pub struct Parameters(Vec<(String, String)>);
+
+impl FromRequestParts<Arc<App>> for Parameters {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Parameters, Problem> {
+        let query = Query::<Vec<(String, String)>>::from_request_parts(parts, app).await;
+        let Query(pairs) =
+            query.map_err(|error| Problem::new(Code::InvalidQuery).details(error.body_text()))?;
+        for (at, (name, _)) in pairs.iter().enumerate() {
+            if pairs[..at].iter().any(|(other, _)| other == name) {
+                return Err(invalid(name, "is there twice"));
+            }
+        }
+        Ok(Parameters(pairs))
+    }
+}
+
+impl Parameters {
+    /// Takes out one parameter and reads it; `rule` says what it should have been.
+    ///
+    /// # Errors
+    /// `INVALID_QUERY` if it can't be read.
+    pub fn take<T>(
+        &mut self,
+        name: &str,
+        rule: &str,
+        read: impl FnOnce(&str) -> Option<T>,
+    ) -> Result<Option<T>, Problem> {
+        let Some(at) = self.0.iter().position(|(found, _)| found == name) else { return Ok(None) };
+        let (_, value) = self.0.swap_remove(at);
+        read(&value).map(Some).ok_or_else(|| invalid(name, rule))
+    }
+
+    /// # Errors
+    /// `INVALID_QUERY` if there is a parameter that nobody took.
+    pub fn end(self) -> Result<(), Problem> {
+        match self.0.first() {
+            None => Ok(()),
+            Some((name, _)) => Err(invalid(name, "is not known here")),
+        }
+    }
+}
+
+/// `INVALID_QUERY` that names the parameter.
+fn invalid(name: &str, rule: &str) -> Problem {
+    let shown: String = name.chars().take(64).collect();
+    Problem::new(Code::InvalidQuery).details(format!("{shown}: {rule}")).with("parameter", shown)
+}

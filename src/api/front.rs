@@ -1,0 +1,64 @@
+//! Around every request: its id, its span in the log, the metrics, and the two headers that each answer
+//! has. A handler that panics is answered with 500 like every other defect.
+
+use std::{net::SocketAddr, panic::AssertUnwindSafe, sync::Arc, time::Instant};
+
+use axum::{
+    extract::{ConnectInfo, MatchedPath, Request, State},
+    http::{HeaderName, HeaderValue, header},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use futures_util::FutureExt;
+use tracing::Instrument;
+
+use super::{app::App, error::Refusal};
+use crate::{
+    base::ids::random_hex,
+    wire::{Code, Problem},
+};
+
+/// Names the request in the answer and in the log. Always ours: a caller's would end up in the log.
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Runs around every route and both fallbacks.
+pub async fn front(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let id = random_hex(8);
+    let route = request
+        .extensions()
+        .get::<MatchedPath>()
+        .map_or_else(|| "unmatched".to_owned(), |path| path.as_str().to_owned());
+    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip().to_canonical());
+    let span = tracing::info_span!("request", id, method = %request.method(), route, peer = ?peer);
+
+    let answer = async {
+        let mut response = match AssertUnwindSafe(next.run(request)).catch_unwind().await {
+            Ok(response) => response,
+            Err(_) => {
+                tracing::error!("the handler panicked");
+                Problem::new(Code::Internal).into_response()
+            }
+        };
+        let status = response.status().as_u16();
+        let refusal = response.extensions().get::<Refusal>().map(|refusal| refusal.0);
+        if let Some(code) = refusal {
+            app.metrics.refused(code);
+        }
+        app.metrics.http_request(&route, status, started.elapsed());
+        let code = refusal.map(Code::as_str);
+        if status >= 500 && refusal != Some(Code::Draining) {
+            tracing::warn!(status, code, "answered");
+        } else {
+            tracing::debug!(status, code, "answered");
+        }
+        let headers = response.headers_mut();
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+        if let Ok(id) = HeaderValue::from_str(&id) {
+            headers.insert(REQUEST_ID, id);
+        }
+        response
+    };
+    answer.instrument(span).await
+}

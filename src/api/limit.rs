@@ -1,0 +1,49 @@
+//! The first check of all: how often one address may come.
+
+use std::{
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+    time::Instant,
+};
+
+use axum::{
+    extract::{ConnectInfo, Request, State},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+
+use super::{app::App, extract::lose};
+use crate::wire::{Code, Problem};
+
+/// What counts as one address: an IPv4 address, or an IPv6 network of 64 bits, of which one customer has
+/// all addresses.
+pub fn one_address(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V6(ip) => IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() & (u128::MAX << 64))),
+        v4 @ IpAddr::V4(_) => v4,
+    }
+}
+
+/// Refuses an address that comes too often, before anything of its request's body is looked at.
+pub async fn by_address(
+    State(app): State<Arc<App>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let config = app.config.load();
+    let ip = peer.ip().to_canonical();
+    if config.rate_exempt.iter().any(|network| network.contains(&ip)) {
+        return next.run(request).await;
+    }
+    match app.rates.take(&one_address(ip).to_string(), config.rate_by_address, Instant::now()) {
+        Ok(()) => next.run(request).await,
+        Err(seconds) => {
+            lose(request, config.max_body_bytes).await;
+            Problem::new(Code::RateLimited)
+                .details(format!("Too many requests from {ip}; try again in {seconds} s"))
+                .retry_after(seconds)
+                .into_response()
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! `/api/v1/jobs` and `/api/v1/jobs/{id}`.
+
+use std::sync::Arc;
+
+use axum::{Json, extract::State, http::StatusCode};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+use super::to_the_end;
+use crate::{
+    api::{
+        app::App,
+        extract::{JobId, Parameters, Peer, ReadBy, SignedBody},
+        service::ListQuery,
+    },
+    base::clock::Timestamp,
+    wire::{
+        Code, Problem, Reason, Status,
+        result::{Accepted, JobPage, JobStatus},
+    },
+};
+
+/// Rows of a page, unless the query says so, and at most.
+const PAGE: usize = 50;
+const MAX_PAGE: usize = 500;
+
+/// `POST /api/v1/jobs`: 202 once the job is on disk.
+pub async fn submit(
+    State(app): State<Arc<App>>,
+    Peer(peer): Peer,
+    SignedBody(body): SignedBody,
+) -> Result<(StatusCode, Json<Accepted>), Problem> {
+    let now = Timestamp::now();
+    let accepted = to_the_end(app.jobs.clone(), move |jobs| jobs.submit(body, peer, now)).await?;
+    Ok((StatusCode::ACCEPTED, Json(accepted)))
+}
+
+/// `GET /api/v1/jobs/{id}`.
+pub async fn status(
+    State(app): State<Arc<App>>,
+    ReadBy(reader): ReadBy,
+    JobId(id): JobId,
+) -> Result<Json<JobStatus>, Problem> {
+    app.jobs.status(&reader, &id).await.map(Json)
+}
+
+/// `GET /api/v1/jobs`.
+pub async fn list(
+    State(app): State<Arc<App>>,
+    ReadBy(reader): ReadBy,
+    parameters: Parameters,
+) -> Result<Json<JobPage>, Problem> {
+    app.jobs.list(&reader, list_query(parameters)?).await.map(Json)
+}
+
+fn list_query(mut given: Parameters) -> Result<ListQuery, Problem> {
+    const MOMENT: &str = "must be RFC 3339 or Unix seconds";
+    let short = |text: &str| (!text.is_empty() && text.len() <= 512).then(|| text.to_owned());
+    let query = ListQuery {
+        status: given.take(
+            "status",
+            "must be one of pending, running, completed, failed, rejected",
+            Status::parse,
+        )?,
+        reason: given.take("reason", "must be a reason or a code of a refusal", |text| {
+            let known = Reason::parse(text).is_some() || Code::parse(text).is_some();
+            known.then(|| text.to_owned())
+        })?,
+        controller_id: given.take("controller_id", "must have 1 to 512 bytes", short)?,
+        since: given.take("since", MOMENT, moment)?,
+        until: given.take("until", MOMENT, moment)?,
+        limit: given
+            .take("limit", "must be 1 to 500", |text| {
+                text.parse().ok().filter(|limit| (1..=MAX_PAGE).contains(limit))
+            })?
+            .unwrap_or(PAGE),
+        cursor: given.take("cursor", "must be the next_cursor of a page", short)?,
+    };
+    given.end()?;
+    Ok(query)
+}
+
+fn moment(text: &str) -> Option<Timestamp> {
+    if let Ok(secs) = text.parse() {
+        return Some(Timestamp::from_secs(secs));
+    }
+    // A plus sign that was not escaped has become a space.
+    let text = text.replace(' ', "+");
+    let at = OffsetDateTime::parse(&text, &Rfc3339).ok()?;
+    i64::try_from(at.unix_timestamp_nanos()).ok().map(Timestamp)
+}

@@ -1,0 +1,220 @@
+//! WebSocket `/api/v1/stream/{id}`: one JSON text message a frame, then close code 1000.
+//!
+//! One frame is in flight at a time, so a client that never reads holds its own task and what the kernel
+//! buffers for it, nothing else. Everything that can be wrong is answered before the upgrade.
+
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use axum::{
+    extract::{
+        State,
+        ws::{
+            CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code,
+            rejection::WebSocketUpgradeRejection,
+        },
+    },
+    http::{HeaderMap, header},
+    response::Response,
+};
+use futures_util::{
+    SinkExt, StreamExt,
+    stream::{SplitSink, SplitStream},
+};
+use tokio::time::{Instant, MissedTickBehavior};
+
+use crate::{
+    api::{
+        app::{App, Pace},
+        extract::{JobId, Parameters, ReadBy},
+        service::{FrameText, Frames},
+    },
+    metrics::Held,
+    wire::{Code, Problem},
+};
+
+/// Clients have nothing to say but pong and close.
+const MAX_MESSAGE: usize = 64 << 10;
+/// A frame is written whole; more than one is never held back.
+const WRITE_BUFFER: usize = 1 << 20;
+/// How long the other end has to answer our close.
+const CLOSING: Duration = Duration::from_secs(5);
+/// After the signal to stop: how long the next frame of a stream is waited for.
+const LAST_WORDS: Duration = Duration::from_millis(250);
+
+/// Checks the request and opens the stream.
+pub async fn stream(
+    State(app): State<Arc<App>>,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+    headers: HeaderMap,
+    ReadBy(reader): ReadBy,
+    JobId(id): JobId,
+    mut given: Parameters,
+) -> Result<Response, Problem> {
+    let upgrade = upgrade.map_err(|why| Problem::new(Code::UpgradeRequired).details(why.body_text()))?;
+    check_origin(&headers, &app.config.load().allowed_origins)?;
+    let from_seq = given.take("from_seq", "must be a frame's number, 1 or more", |text| {
+        text.parse().ok().filter(|seq| *seq >= 1)
+    })?;
+    let system = given.take("system", "must be true or false", |text| text.parse().ok())?.unwrap_or(true);
+    given.end()?;
+    let frames = app.jobs.stream(&reader, &id, from_seq, system).await?;
+
+    let upgrade = upgrade.max_message_size(MAX_MESSAGE).max_frame_size(MAX_MESSAGE);
+    let upgrade = upgrade.write_buffer_size(0).max_write_buffer_size(WRITE_BUFFER);
+    let tracked = app.streams.token();
+    Ok(upgrade.on_upgrade(async move |socket| {
+        let _tracked = tracked;
+        let _held = Held::of(&app.metrics.stream_readers);
+        follow(socket, frames, &app).await;
+    }))
+}
+
+/// Programs send no `Origin`; a page's must be one that is allowed, or any page that a person opens could
+/// read through that person's browser.
+fn check_origin(headers: &HeaderMap, allowed: &[String]) -> Result<(), Problem> {
+    let refused = headers
+        .get_all(header::ORIGIN)
+        .iter()
+        .any(|origin| !allowed.iter().any(|allowed| allowed.as_bytes() == origin.as_bytes()));
+    if refused {
+        return Err(
+            Problem::new(Code::OriginNotAllowed).details("Add the page's origin to `allowed_origins`")
+        );
+    }
+    Ok(())
+}
+
+/// How a stream came to its end.
+enum End {
+    /// Everything was sent.
+    Complete,
+    /// The output could not be read on.
+    Broken,
+    /// The agent is about to stop.
+    Stopping,
+    /// The client said that it goes.
+    Closed,
+    /// The connection broke.
+    Gone,
+    /// Nothing has moved for too long.
+    Silent,
+}
+
+async fn follow(socket: WebSocket, frames: Frames, app: &App) {
+    let (mut sink, mut source) = socket.split();
+    let alive = Alive::new();
+    let end = tokio::select! {
+        end = send(&mut sink, frames, app, &alive) => end,
+        end = receive(&mut source, app.pace, &alive) => end,
+    };
+    let (code, reason) = match end {
+        End::Complete => (close_code::NORMAL, ""),
+        End::Broken => (close_code::ERROR, "the output could not be read"),
+        End::Stopping => (close_code::AWAY, "the agent is stopping"),
+        // The answer to its close leaves while we read on.
+        End::Closed => (close_code::NORMAL, ""),
+        End::Gone | End::Silent => return,
+    };
+    let close = Message::Close(Some(CloseFrame { code, reason: reason.into() }));
+    // Closed without waiting, the connection could be reset before the last frames were read.
+    let _ = tokio::time::timeout(CLOSING, async {
+        if matches!(end, End::Closed) || sink.send(close).await.is_ok() {
+            while let Some(Ok(_)) = source.next().await {}
+        }
+    })
+    .await;
+}
+
+/// Sends frames as they come, and pings while none does.
+async fn send(sink: &mut SplitSink<WebSocket, Message>, mut frames: Frames, app: &App, alive: &Alive) -> End {
+    enum Event {
+        Frame(Option<io::Result<FrameText>>),
+        Ping,
+        Stop,
+        Enough,
+    }
+    let mut pings = tokio::time::interval_at(Instant::now() + app.pace.ping, app.pace.ping);
+    pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut stopping = false;
+    loop {
+        // Pings first: a job that prints without pause must not keep them back.
+        let event = tokio::select! {
+            biased;
+            _ = pings.tick() => Event::Ping,
+            frame = frames.next() => Event::Frame(frame),
+            () = app.stop.cancelled(), if !stopping => Event::Stop,
+            () = tokio::time::sleep(LAST_WORDS), if stopping => Event::Enough,
+        };
+        match event {
+            Event::Ping => {
+                if sink.send(Message::Ping(Vec::new().into())).await.is_err() {
+                    return End::Gone;
+                }
+            }
+            Event::Frame(Some(Ok(frame))) => {
+                if sink.send(Message::Text(frame.json.into())).await.is_err() {
+                    return End::Gone;
+                }
+                // A slow reader answers a ping only when it has read what lies before it.
+                alive.note();
+                if frame.last {
+                    return End::Complete;
+                }
+            }
+            Event::Frame(Some(Err(error))) => {
+                tracing::error!(%error, "a stream of output could not be read");
+                return End::Broken;
+            }
+            Event::Frame(None) => return End::Broken,
+            Event::Stop => stopping = true,
+            Event::Enough => return End::Stopping,
+        }
+    }
+}
+
+/// Takes what comes, for its own sake only, and watches for silence.
+async fn receive(source: &mut SplitStream<WebSocket>, pace: Pace, alive: &Alive) -> End {
+    loop {
+        let until = alive.last() + pace.silence;
+        tokio::select! {
+            message = source.next() => match message {
+                None | Some(Err(_)) => return End::Gone,
+                Some(Ok(Message::Close(_))) => return End::Closed,
+                Some(Ok(_)) => alive.note(),
+            },
+            () = tokio::time::sleep_until(until) => {
+                if alive.last() + pace.silence <= Instant::now() {
+                    return End::Silent;
+                }
+            }
+        }
+    }
+}
+
+/// When something last moved: a message came, or a frame was taken.
+struct Alive {
+    start: Instant,
+    millis: AtomicU64,
+}
+
+impl Alive {
+    fn new() -> Alive {
+        Alive { start: Instant::now(), millis: AtomicU64::new(0) }
+    }
+
+    fn note(&self) {
+        let millis = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.millis.store(millis, Ordering::Relaxed);
+    }
+
+    fn last(&self) -> Instant {
+        self.start + Duration::from_millis(self.millis.load(Ordering::Relaxed))
+    }
+}

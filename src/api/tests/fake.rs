@@ -1,0 +1,167 @@
+//! A service that does as the job's id, or the body, says.
+
+use std::{
+    io,
+    net::IpAddr,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+};
+
+use axum::body::Bytes;
+use futures_util::{FutureExt, StreamExt, stream};
+use serde_json::{Map, Value, json};
+use tokio::sync::Notify;
+
+use crate::{
+    api::service::{Answer, FrameText, Frames, Jobs, ListQuery, Of, Output, Readiness},
+    base::clock::Timestamp,
+    gate::{ReadRequest, Reader},
+    wire::{
+        Code, Problem, Status,
+        result::{Accepted, CancelAnswer, JobPage, JobStatus},
+    },
+};
+
+#[derive(Default)]
+pub struct Fake {
+    /// Bodies in the order they came.
+    pub bodies: Mutex<Vec<(IpAddr, Bytes)>>,
+    pub reads: Mutex<Vec<ReadRequest>>,
+    pub lists: Mutex<Vec<ListQuery>>,
+    pub streams: Mutex<Vec<(Option<u64>, bool)>>,
+    /// Lets the body `wait` go on.
+    pub go_on: Notify,
+    pub waiting: AtomicUsize,
+    pub waited: AtomicUsize,
+    pub not_ready: AtomicBool,
+    pub panics: AtomicBool,
+}
+
+/// What `/output` gives for `job-1`.
+pub const BYTES: &[u8] = b"0123456789";
+
+pub fn frame(seq: u64, last: bool) -> FrameText {
+    FrameText { json: json!({"seq": seq, "final": last}).to_string(), last }
+}
+
+impl Jobs for Fake {
+    fn submit(&self, body: Bytes, peer: IpAddr, _: Timestamp) -> Answer<'_, Accepted> {
+        async move {
+            self.bodies.lock().unwrap().push((peer, body.clone()));
+            match &body[..] {
+                b"full" => return Err(Problem::new(Code::QueueFull).retry_after(7)),
+                b"panic" => panic!("asked to"),
+                b"wait" => {
+                    self.waiting.fetch_add(1, Ordering::SeqCst);
+                    self.go_on.notified().await;
+                    self.waited.fetch_add(1, Ordering::SeqCst);
+                }
+                _ => {}
+            }
+            Ok(Accepted { job_id: "job-1".to_owned(), status: Status::Pending, duplicate: false })
+        }
+        .boxed()
+    }
+
+    fn cancel<'a>(
+        &'a self,
+        job_id: &'a str,
+        body: Bytes,
+        peer: IpAddr,
+        _: Timestamp,
+    ) -> Answer<'a, CancelAnswer> {
+        self.bodies.lock().unwrap().push((peer, body));
+        let status = if job_id == "job-1" { Status::Running } else { Status::Failed };
+        async move { Ok(CancelAnswer { job_id: job_id.to_owned(), status, cancel_requested: true }) }.boxed()
+    }
+
+    fn reader(&self, request: &ReadRequest, _: Timestamp) -> Result<Reader, Problem> {
+        self.reads.lock().unwrap().push(request.clone());
+        if request.headers.iter().any(|(name, _)| name == "x-stranger") {
+            return Err(Problem::new(Code::Unauthenticated));
+        }
+        Ok(Reader::Anyone)
+    }
+
+    fn status<'a>(&'a self, _: &'a Reader, job_id: &'a str) -> Answer<'a, JobStatus> {
+        async move {
+            if job_id != "job-1" {
+                return Err(Problem::new(Code::JobNotFound));
+            }
+            Ok(JobStatus {
+                job_id: job_id.to_owned(),
+                status: Status::Running,
+                result: None,
+                controller_id: "controller-1".to_owned(),
+                created_at: "2026-01-01T00:00:00Z".to_owned(),
+                started_at: None,
+                reason: None,
+                cancel_requested: false,
+            })
+        }
+        .boxed()
+    }
+
+    fn list<'a>(&'a self, _: &'a Reader, query: ListQuery) -> Answer<'a, JobPage> {
+        self.lists.lock().unwrap().push(query);
+        async { Ok(JobPage { jobs: Vec::new(), next_cursor: None }) }.boxed()
+    }
+
+    fn stream<'a>(
+        &'a self,
+        _: &'a Reader,
+        job_id: &'a str,
+        from_seq: Option<u64>,
+        system: bool,
+    ) -> Answer<'a, Frames> {
+        self.streams.lock().unwrap().push((from_seq, system));
+        let from = from_seq.unwrap_or(1);
+        let frames: Frames = match job_id {
+            "three" => stream::iter((from..=3).map(|seq| Ok(frame(seq, seq == 3)))).boxed(),
+            "quiet" => stream::iter([Ok(frame(1, false))]).chain(stream::pending()).boxed(),
+            "broken" => stream::iter([Ok(frame(1, false)), Err(io::Error::other("bad disk"))]).boxed(),
+            "cut" => stream::iter([Ok(frame(1, false))]).boxed(),
+            "endless" => stream::unfold(from, |seq| async move {
+                let json = json!({"seq": seq, "data": "x".repeat(60_000)}).to_string();
+                Some((Ok(FrameText { json, last: false }), seq + 1))
+            })
+            .boxed(),
+            _ => return async { Err(Problem::new(Code::JobNotFound)) }.boxed(),
+        };
+        async { Ok(frames) }.boxed()
+    }
+
+    fn output<'a>(&'a self, _: &'a Reader, job_id: &'a str, of: Of) -> Answer<'a, Output> {
+        async move {
+            let bytes = match (job_id, of) {
+                ("job-1" | "running", Of::Stdout) => BYTES,
+                ("job-1", Of::Stderr) => b"",
+                _ => return Err(Problem::new(Code::JobNotFound)),
+            };
+            Ok(Output {
+                len: bytes.len() as u64,
+                sha256: (job_id == "job-1").then(|| "abc".to_owned()),
+                chunks: Box::new(|range| {
+                    let range = usize::try_from(range.start).unwrap()..usize::try_from(range.end).unwrap();
+                    let chunks: Vec<_> = bytes[range].chunks(3).map(|c| Ok(Bytes::from_static(c))).collect();
+                    stream::iter(chunks).boxed()
+                }),
+            })
+        }
+        .boxed()
+    }
+
+    fn readiness(&self) -> Readiness {
+        assert!(!self.panics.load(Ordering::SeqCst), "asked to");
+        match self.not_ready.load(Ordering::SeqCst) {
+            true => Readiness { ready: false, problems: vec!["Docker does not answer".to_owned()] },
+            false => Readiness { ready: true, problems: Vec::new() },
+        }
+    }
+
+    fn details(&self) -> Map<String, Value> {
+        Map::from_iter([("queue_depth".to_owned(), json!(3)), ("status".to_owned(), json!("must not win"))])
+    }
+}
