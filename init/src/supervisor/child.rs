@@ -12,6 +12,8 @@ use nix::fcntl::OFlag;
 use nix::unistd::{ForkResult, Pid, fork, pipe2};
 use quickcmd_init::proto::{Ending, Job};
 
+use super::guard::Guard;
+
 /// Where a program is looked for if the job's environment has no `PATH`.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -38,6 +40,7 @@ struct Plan {
     args: Vec<CString>,
     env: Vec<CString>,
     workdir: CString,
+    guard: Guard,
 }
 
 /// Starts the job.
@@ -124,6 +127,7 @@ unsafe fn become_job(
                 return (Step::Streams, errno());
             }
         }
+        plan.guard.set();
         if libc::chdir(plan.workdir.as_ptr()) != 0 {
             return (Step::Folder, errno());
         }
@@ -167,6 +171,7 @@ fn plan(job: &Job) -> Result<Plan, Ending> {
             .map(|(k, v)| text("the environment", &format!("{k}={v}")))
             .collect::<Result<_, _>>()?,
         workdir: text("the folder to start in", &job.workdir)?,
+        guard: Guard::new(std::process::id()),
     })
 }
 

@@ -2,6 +2,7 @@
 
 mod channel;
 mod child;
+mod guard;
 mod limits;
 mod processes;
 mod run;

@@ -95,6 +95,18 @@ fn the_supervisor_can_not_be_looked_into() {
 }
 
 #[test]
+fn the_supervisors_limits_are_its_own() {
+    // prlimit64 of the CPU time (0), the files' size (1) and the memory (9), then sched_setscheduler to idle:
+    // of process 1 refused, of oneself granted.
+    let script = "my $none = pack 'QQ', 0, 0; my $idle = pack 'L', 0; my $old = pack 'x16'; \
+                  print syscall(302, 1, $_, $none, 0), ' ' for 0, 1, 9; print syscall(144, 1, 5, $idle), ' '; \
+                  print syscall(302, $$ + 0, 1, 0, $old), ' ', syscall(302, 0, 1, 0, $old), ' ', syscall(144, $$ + 0, 5, $idle); exit 3";
+    let outcome = run(&job(&["perl", "-e", script]));
+    assert_eq!(outcome.stdout(), "-1 -1 -1 -1 0 0 0");
+    assert_eq!(outcome.report.ending, exited(3));
+}
+
+#[test]
 fn the_report_can_not_be_forged() {
     let outcome =
         run(&sh("printf 'QCR1\\002\\000\\000\\000\\005\\000\\000\\000\\000\\000\\000\\000{}'; exit 2"));
