@@ -1,8 +1,11 @@
 //! The example and the documentation say what the code does.
 
-use super::{Place, SECRET, SECRET_2};
-use crate::config::{Config, EXAMPLE};
+use std::collections::BTreeSet;
 
+use super::{Place, SECRET, SECRET_2};
+use crate::config::{Config, EXAMPLE, load, policy::built_in, section::Notes};
+
+const REFERENCE: &str = include_str!("../../../docs/configuration.md");
 const POLICY: &str = include_str!("../../../examples/policy.yaml");
 
 /// The example with real files, and with commented-out lines that begin with `marker` uncommented.
@@ -56,6 +59,28 @@ fn the_examples_in_the_example_load() {
 }
 
 #[test]
+fn the_example_states_and_the_reference_explains_every_key() {
+    let place = Place::new();
+    let path = place.put(
+        "agent.yaml",
+        "controllers: [{ keys: [{}] }]\npolicy: { deny: [{}] }\nsandbox: { runtimes: {} }\n",
+    );
+    let notes = Notes::new(&path);
+    load::read(&notes, &|_| None).expect("a tree");
+    let asked: BTreeSet<String> = notes.asked.take();
+    assert!(asked.len() > 80, "{asked:?}");
+    for key in &asked {
+        assert!(REFERENCE.contains(&format!("`{key}`")), "docs/configuration.md does not explain `{key}`");
+        let last = key.rsplit('.').next().expect("a name");
+        let optional = ["secret", "secret_env", "secret_credential", "public_key", "metrics_token"];
+        assert!(
+            EXAMPLE.contains(&format!("{last}:")) || optional.contains(&last),
+            "the example does not mention {key}"
+        );
+    }
+}
+
+#[test]
 fn the_example_policy_loads_and_adds_to_the_built_in_rules() {
     let place = Place::new();
     place.put("policy.yaml", POLICY);
@@ -63,4 +88,11 @@ fn the_example_policy_loads_and_adds_to_the_built_in_rules() {
     let built_in = place.load("").expect("loads").gate.policy.deny.len();
     assert!(config.gate.policy.deny.len() > built_in);
     assert!(config.gate.policy.allow.is_empty());
+}
+
+#[test]
+fn the_reference_names_every_built_in_rule() {
+    for rule in built_in() {
+        assert!(REFERENCE.contains(&format!("`{}`", rule.name)), "{}", rule.name);
+    }
 }
