@@ -1,0 +1,42 @@
+# What each word does is said by `make help`. The work is done by cargo and by scripts/.
+
+SHELL := /bin/bash
+PREFIX ?= /usr/local
+
+.PHONY: help demo test check run build build-agent fmt install uninstall clean
+
+help: ## this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
+
+demo: ## builds, starts an agent, runs signed jobs, shows output, a refusal, the record and the metrics, stops
+	@scripts/demo.sh
+
+test: ## everything: unit, integration, real Docker, the Python and shell controllers, install
+	@scripts/test.sh
+
+check: ## format, clippy without warnings, docs, shellcheck, cargo-deny where it is installed
+	@scripts/check.sh
+
+run: ## leaves a development agent running in the foreground and prints what to type next
+	@scripts/run.sh
+
+build: build-agent ## same as build-agent
+
+build-agent: ## release builds of both programs, into bin/
+	cargo build --release --locked --bins
+	@mkdir -p bin
+	@install -m 0755 "$$(scripts/target-dir.sh)/release/quickcmd-agent" "$$(scripts/target-dir.sh)/release/quickcmd" bin/
+	@echo "bin/quickcmd-agent and bin/quickcmd are built."
+
+fmt: ## formats the sources
+	cargo fmt --all
+
+install: ## as root: the seed's six steps (scripts/setup-agent.sh)
+	scripts/setup-agent.sh
+
+uninstall: ## as root: removes the service and the programs; keeps configuration and record unless PURGE=1
+	scripts/remove-agent.sh
+
+clean: ## removes what was built
+	cargo clean
+	rm -rf bin
