@@ -1,6 +1,244 @@
 //! The job service: takes what the gate admitted, keeps it in order, brings it to a sandbox, and sees
 //! it to its one end. Doors call [`Service`]; everything else in here is its own business.
+//!
+//! ```text
+//! submit --> queue --> dispatch --> runner --> attend --> conclude
+//!              ^                      |           ^
+//!              +---- engine away -----+           +-- recover (after a restart)
+//! sweeps: what has expired, which containers are nobody's, what retention removes, how full the disk is
+//! ```
+//!
+//! Tasks: one dispatcher, one for the sweeps, one runner for each job that has its turn.
 
+mod attend;
+mod conclude;
+mod dispatch;
 pub mod ending;
+mod query;
 pub mod queue;
+mod recover;
+mod runner;
+mod service;
+mod shared;
+mod spec;
 pub mod state;
+mod sweeps;
+
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use tokio_util::{bytes::Bytes, sync::CancellationToken, task::TaskTracker};
+
+pub use query::{DEFAULT_PAGE, JobStream, LARGEST_PAGE, ListQuery, OutputFile, Streamed};
+pub use recover::Recovered;
+pub use shared::Mode;
+
+use crate::{
+    base::{clock::Timestamp, tasks::Tasks},
+    config::Config,
+    gate::{Gate, ReadRequest, Reader},
+    metrics::Metrics,
+    output::{Outputs, Stream},
+    sandbox::{Engine, Stop},
+    store::{Store, StoreError},
+    wire::{
+        Problem,
+        result::{Accepted, CancelAnswer, JobPage, JobStatus},
+    },
+};
+use shared::{Settings, Shared};
+
+/// The job service. Cheap to clone; all clones are the same.
+#[derive(Clone)]
+pub struct Service {
+    shared: Arc<Shared>,
+    runners: TaskTracker,
+}
+
+/// Whether the agent can run jobs now, and what is in its way.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Readiness {
+    /// One sentence each, with what to do; empty: ready.
+    pub problems: Vec<String>,
+}
+
+/// Numbers for `/health`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Counts {
+    /// Jobs that wait.
+    pub queued: usize,
+    /// Jobs that have their turn.
+    pub running: usize,
+    /// Name and version of the engine, once it has answered.
+    pub engine: Option<String>,
+}
+
+impl Service {
+    /// Puts the service together. Nothing moves until [`Service::start`].
+    pub fn new(
+        config: &Config,
+        gate: Gate,
+        store: Store,
+        outputs: Arc<Outputs>,
+        engine: Arc<dyn Engine>,
+        metrics: Arc<Metrics>,
+    ) -> Service {
+        let shared = Shared::new(config, gate, store, outputs, engine, metrics);
+        Service { shared: Arc::new(shared), runners: TaskTracker::new() }
+    }
+
+    /// Takes up what an earlier life of the agent left, then starts the dispatcher and the sweeps as named tasks.
+    ///
+    /// # Errors
+    /// The database can't be read.
+    pub async fn start(&self, tasks: &mut Tasks) -> Result<Recovered, StoreError> {
+        let recovered = recover::all(&self.shared, &self.runners).await?;
+        sweeps::storage_once(&self.shared).await;
+        let (shared, runners) = (Arc::clone(&self.shared), self.runners.clone());
+        tasks.spawn("dispatcher", |stop| dispatch::run(shared, runners, stop));
+        let shared = Arc::clone(&self.shared);
+        tasks.spawn("sweeps", |stop| sweeps::run(shared, stop));
+        Ok(recovered)
+    }
+
+    /// Takes a submission; `Ok` means that the job is on disk, synced.
+    ///
+    /// # Errors
+    /// Each refusal of the contract's table, counted and recorded.
+    pub async fn submit(&self, body: Bytes, peer: IpAddr, now: Timestamp) -> Result<Accepted, Problem> {
+        service::submit(&self.shared, body, peer, now).await
+    }
+
+    /// Takes a signed request to end a job.
+    ///
+    /// # Errors
+    /// The gate's refusal; `JOB_NOT_FOUND`, also for somebody else's job; `JOB_ENDED`.
+    pub async fn cancel(
+        &self,
+        job_id: &str,
+        body: Bytes,
+        peer: IpAddr,
+        now: Timestamp,
+    ) -> Result<CancelAnswer, Problem> {
+        service::cancel(&self.shared, job_id, body, peer, now).await
+    }
+
+    /// Who reads.
+    ///
+    /// # Errors
+    /// `UNAUTHENTICATED` and such: see [`Gate::reader`].
+    pub fn reader(&self, request: &ReadRequest, now: Timestamp) -> Result<Reader, Problem> {
+        self.shared.gate.load().reader(request, now)
+    }
+
+    /// How a job stands.
+    ///
+    /// # Errors
+    /// `JOB_NOT_FOUND`, also for somebody else's job.
+    pub async fn status(&self, reader: &Reader, job_id: &str) -> Result<JobStatus, Problem> {
+        query::status(&self.shared, reader, job_id).await
+    }
+
+    /// A page of jobs, newest first.
+    ///
+    /// # Errors
+    /// `INVALID_QUERY`; `UNAUTHENTICATED` for a reader who is nobody in particular.
+    pub async fn list(&self, reader: &Reader, query: ListQuery) -> Result<JobPage, Problem> {
+        query::list(&self.shared, reader, query).await
+    }
+
+    /// The exact bytes of one stream, as many as there are.
+    ///
+    /// # Errors
+    /// `JOB_NOT_FOUND`; `OUTPUT_GONE` after retention.
+    pub async fn output(&self, reader: &Reader, job_id: &str, stream: Stream) -> Result<OutputFile, Problem> {
+        query::output(&self.shared, reader, job_id, stream).await
+    }
+
+    /// A job's frames from a number on (1: all), live, and at last the final one.
+    ///
+    /// # Errors
+    /// `JOB_NOT_FOUND`.
+    pub async fn stream(
+        &self,
+        reader: &Reader,
+        job_id: &str,
+        from_seq: Option<u64>,
+        system: bool,
+    ) -> Result<JobStream, Problem> {
+        query::stream(&self.shared, reader, job_id, from_seq, system).await
+    }
+
+    /// Whether jobs can run now.
+    pub fn ready(&self) -> Readiness {
+        let mut problems = Vec::new();
+        let health = self.shared.engine.health();
+        if !health.ready {
+            problems
+                .push(health.problem.unwrap_or_else(|| "the Docker engine has not answered yet".to_owned()));
+        }
+        if !self.shared.serving() {
+            problems.push("the agent is draining: it takes no new jobs".to_owned());
+        }
+        if self.shared.storage_low.load(std::sync::atomic::Ordering::Relaxed) {
+            problems.push("the data folder has less free space than its low watermark: free some".to_owned());
+        }
+        Readiness { problems }
+    }
+
+    /// Numbers for `/health`.
+    pub fn counts(&self) -> Counts {
+        Counts {
+            queued: self.shared.queue().len(),
+            running: self.shared.running(),
+            engine: self.shared.engine.health().version,
+        }
+    }
+
+    /// What the service counts with.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.shared.metrics
+    }
+
+    /// Goes on with another configuration: gate, limits, policy, caps. Jobs keep what they were admitted with.
+    pub fn reload(&self, config: &Config, gate: Gate) {
+        self.shared.gate.store(Arc::new(gate));
+        self.shared.settings.store(Arc::new(Settings::of(config)));
+        self.shared.wake.notify_one();
+    }
+
+    /// From now on no job is taken or started; running ones go on, queued ones wait for the next start.
+    pub fn drain(&self) {
+        self.shared.mode.send_replace(Mode::Draining);
+    }
+
+    /// Waits until no job runs, at most `patience`; then ends those that do as cancelled, and waits for
+    /// that, within the grace and some seconds. `hurry` cuts the patience short.
+    pub async fn finish(&self, patience: Duration, hurry: CancellationToken) {
+        self.drain();
+        self.runners.close();
+        tokio::select! {
+            () = self.runners.wait() => return,
+            () = tokio::time::sleep(patience) => {}
+            () = hurry.cancelled() => {}
+        }
+        let left = self.shared.running();
+        if left > 0 {
+            tracing::warn!(left, "the drain time is over: running jobs are ended as cancelled");
+        }
+        self.shared.ask_all_to_stop(Stop::Cancelled);
+        let grace = self.shared.settings.load().jobs.grace;
+        if tokio::time::timeout(grace + Duration::from_secs(10), self.runners.wait()).await.is_err() {
+            tracing::error!(
+                left = self.shared.running(),
+                "jobs could not be ended in time: their sandboxes are taken up at the next start"
+            );
+        }
+    }
+}
+
+impl Readiness {
+    /// Whether nothing is in the way.
+    pub fn ready(&self) -> bool {
+        self.problems.is_empty()
+    }
+}

@@ -5,6 +5,7 @@
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
     sync::Arc,
+    time::Instant,
 };
 
 use crate::base::clock::Timestamp;
@@ -20,6 +21,8 @@ pub struct Waiting {
     pub ttl: Timestamp,
     /// When it was accepted.
     pub accepted: Timestamp,
+    /// Since when the engine has not answered when this job had its turn.
+    pub unreachable_since: Option<Instant>,
 }
 
 /// Why a job can't be queued now.
@@ -187,7 +190,13 @@ mod tests {
     use super::*;
 
     fn job(row: i64, controller: &str, ttl: i64) -> Waiting {
-        Waiting { row, controller: controller.into(), ttl: Timestamp(ttl), accepted: Timestamp(0) }
+        Waiting {
+            row,
+            controller: controller.into(),
+            ttl: Timestamp(ttl),
+            accepted: Timestamp(0),
+            unreachable_since: None,
+        }
     }
 
     fn order(queue: &mut Queue) -> Vec<i64> {

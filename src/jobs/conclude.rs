@@ -1,0 +1,196 @@
+//! The end of a job, in one place: recorded once, counted once, told to every reader, its container thrown
+//! away.
+
+use std::{sync::Arc, time::Duration};
+
+use quickcmd_init::proto::{Report, StreamTotals};
+use sha2::{Digest, Sha256};
+
+use super::{attend::Attended, ending::Verdict, shared::Shared, state};
+use crate::{
+    base::clock::Timestamp,
+    output::Stream,
+    sandbox::Sandbox,
+    store::jobs::{self, End, Job, State},
+};
+
+/// Everything known of a job's end but the text of its output.
+pub(super) struct Ended {
+    row: i64,
+    job_id: String,
+    /// Where its own machine has it; the database may be a step behind.
+    state: state::State,
+    verdict: Verdict,
+    timeout: Duration,
+    started_at: Option<Timestamp>,
+    ended_at: Timestamp,
+    report: Option<Report>,
+}
+
+impl Ended {
+    /// A job that was never handed to a sandbox.
+    pub(super) fn never_ran(job: &Job, verdict: Verdict) -> Ended {
+        Ended {
+            row: job.row,
+            job_id: job.job_id.clone(),
+            state: state::State::Queued,
+            verdict,
+            timeout: Duration::ZERO,
+            started_at: None,
+            ended_at: Timestamp::now(),
+            report: None,
+        }
+    }
+
+    /// A job that a supervisor had, or may have had.
+    pub(super) fn ran(
+        attended: &Attended,
+        verdict: Verdict,
+        report: Option<Report>,
+        started_at: Option<Timestamp>,
+    ) -> Ended {
+        let nanos = |ns: u64| Timestamp(i64::try_from(ns).unwrap_or(i64::MAX));
+        Ended {
+            row: attended.job.row,
+            job_id: attended.job.job_id.clone(),
+            state: if started_at.is_some() { state::State::Running } else { state::State::Starting },
+            verdict,
+            timeout: Duration::from_secs(attended.timeout_seconds),
+            started_at: report.as_ref().map(|report| nanos(report.start_ns)).or(started_at),
+            ended_at: report.as_ref().map_or_else(Timestamp::now, |report| nanos(report.end_ns)),
+            report,
+        }
+    }
+}
+
+/// Writes the end, wakes the readers, and hands the container to the reaper.
+pub(super) async fn write(shared: &Arc<Shared>, ended: Ended, sandbox: Option<Box<dyn Sandbox>>) {
+    let row = ended.row;
+    if let Err(refused) = state::step(ended.state, state::Event::Ended(ended.verdict.reason)) {
+        // A defect; the job ends all the same, for nobody must wait for ever.
+        tracing::error!(row, %refused, "a job ends in a way that its state does not allow");
+    }
+    let limit = usize::try_from(shared.settings.load().output.result_bytes).unwrap_or(usize::MAX);
+    let ran = sandbox.is_some();
+    let (stdout, stdout_text) = stream(shared, &ended, Stream::Stdout, ran, limit).await;
+    let (stderr, stderr_text) = stream(shared, &ended, Stream::Stderr, ran, limit).await;
+    let duration_ms = match (&ended.report, ended.started_at) {
+        (Some(report), _) => report.run_ms,
+        (None, Some(at)) => u64::try_from(ended.ended_at.since(at).as_millis()).unwrap_or(u64::MAX),
+        (None, None) => 0,
+    };
+    let verdict = &ended.verdict;
+    let end = End {
+        reason: verdict.reason,
+        exit_code: verdict.exit_code,
+        signal: verdict.signal,
+        oom_killed: verdict.oom_killed,
+        error: verdict.error.clone(),
+        at: ended.ended_at,
+        duration_ms: Some(duration_ms),
+        stdout: stdout_text,
+        stderr: stderr_text,
+        stdout_bytes: stdout.bytes,
+        stderr_bytes: stderr.bytes,
+        stdout_sha256: stdout.sha256.clone(),
+        stderr_sha256: stderr.sha256.clone(),
+        stdout_truncated: stdout.dropped > 0,
+        stderr_truncated: stderr.dropped > 0,
+        stdout_dropped: stdout.dropped,
+        stderr_dropped: stderr.dropped,
+        cpu_ms: ended.report.as_ref().map(|report| report.cpu_ms),
+        max_rss_bytes: ended.report.as_ref().map(|report| report.max_rss_bytes),
+    };
+    let from: &[State] = match ended.state {
+        state::State::Queued => &[State::Queued],
+        state::State::Starting | state::State::Running | state::State::Ended(_) => {
+            &[State::Starting, State::Running]
+        }
+    };
+    let (started_at, timeout) = (ended.started_at, ended.timeout);
+    let written = shared
+        .persist("an end", row, move |tx| {
+            // A short job's end may come before its start was recorded: then both at once.
+            if let Some(at) = started_at
+                && jobs::get(tx, row)?.is_some_and(|job| job.state == State::Starting)
+            {
+                jobs::running(tx, row, at, at.plus(timeout))?;
+            }
+            jobs::finish(tx, row, from, &end)
+        })
+        .await;
+    // Whatever the answer, the job is over: nobody must wait for it.
+    match written {
+        Ok(_) => {
+            let metrics = &shared.metrics;
+            metrics.job_ended(verdict.reason);
+            if ended.started_at.is_some() {
+                metrics.job_duration.observe(Duration::from_millis(duration_ms).as_secs_f64());
+            }
+            metrics.output_stdout.inc_by(stdout.bytes);
+            metrics.output_stderr.inc_by(stderr.bytes);
+            metrics.output_dropped.inc_by(stdout.dropped + stderr.dropped);
+            tracing::info!(
+                job_id = ended.job_id,
+                row,
+                reason = verdict.reason.as_str(),
+                exit_code = verdict.exit_code,
+                duration_ms,
+                error = verdict.error.as_deref(),
+                "job ended"
+            );
+        }
+        Err(error) => tracing::error!(row, %error, "the end was not recorded: the job had one already"),
+    }
+    shared.outputs.finish(row);
+    if let Some(sandbox) = sandbox {
+        sandbox.discard();
+    }
+}
+
+/// Totals and text of one stream. Without a report they are counted from the spool.
+async fn stream(
+    shared: &Arc<Shared>,
+    ended: &Ended,
+    stream: Stream,
+    ran: bool,
+    limit: usize,
+) -> (StreamTotals, String) {
+    let reported = ended.report.as_ref().map(|report| match stream {
+        Stream::Stderr => report.stderr.clone(),
+        _ => report.stdout.clone(),
+    });
+    if !ran || reported.as_ref().is_some_and(|totals| totals.bytes == 0) {
+        let nothing = StreamTotals { sha256: hex::encode(Sha256::digest([])), ..StreamTotals::default() };
+        return (reported.unwrap_or(nothing), String::new());
+    }
+    let row = ended.row;
+    let totals = match reported {
+        Some(totals) => totals,
+        None => counted(shared, row, stream).await,
+    };
+    let text = match shared.outputs.text(row, stream, limit).await {
+        Ok(text) => text,
+        Err(error) => {
+            tracing::error!(row, %error, "the output's text could not be read for the result");
+            String::new()
+        }
+    };
+    (totals, text)
+}
+
+/// What is in the spool of a job whose supervisor could not say it: read in pieces, so that memory stays flat.
+async fn counted(shared: &Arc<Shared>, row: i64, stream: Stream) -> StreamTotals {
+    let mut hash = Sha256::new();
+    let mut at = 0;
+    if let Ok(mut bytes) = shared.outputs.bytes(row, stream).await {
+        while let Ok(piece) = bytes.read(at, 256 << 10).await {
+            if piece.is_empty() {
+                break;
+            }
+            at += piece.len() as u64;
+            hash.update(&piece);
+        }
+    }
+    StreamTotals { bytes: at, dropped: 0, sha256: hex::encode(hash.finalize()) }
+}

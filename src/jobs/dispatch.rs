@@ -1,0 +1,36 @@
+//! Gives waiting jobs their turn: as many at once as the cap allows, while the engine answers.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{runner, shared::Shared};
+
+/// How often the queue is looked at without a reason: an engine may have come back.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// The dispatcher's loop; ends with the token. Runners go on in `runners`.
+pub(super) async fn run(shared: Arc<Shared>, runners: TaskTracker, stop: CancellationToken) {
+    let mut mode = shared.mode.subscribe();
+    loop {
+        dispatch_once(&shared, &runners);
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = shared.wake.notified() => {}
+            _ = mode.changed() => {}
+            () = tokio::time::sleep(LOOK) => {}
+        }
+    }
+}
+
+/// Starts a runner for each job whose turn has come.
+pub(super) fn dispatch_once(shared: &Arc<Shared>, runners: &TaskTracker) {
+    let cap = shared.settings.load().jobs.max_concurrent_jobs;
+    while shared.serving() && shared.running() < cap && shared.engine.health().ready {
+        let popped = shared.queue().pop();
+        let Some(waiting) = popped else { break };
+        let (turn, asked) = shared.begin(waiting.row);
+        runners.spawn(runner::run(Arc::clone(shared), waiting, turn, asked));
+    }
+    shared.show_depth();
+}

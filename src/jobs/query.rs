@@ -1,0 +1,244 @@
+//! Reading: status, list, output, stream. Somebody else's job is not there.
+
+use std::sync::Arc;
+
+use super::{service::storage_error, shared::Shared};
+use crate::{
+    base::clock::Timestamp,
+    gate::Reader,
+    output::{self, Line, Stream},
+    store::jobs::{self, Job, ListFilter},
+    wire::{
+        Code, Problem, Status,
+        frame::Frame,
+        result::{JobPage, JobResult, JobStatus},
+    },
+};
+
+/// Rows of a page where the query does not say.
+pub const DEFAULT_PAGE: u32 = 50;
+/// Rows of a page at most.
+pub const LARGEST_PAGE: u32 = 500;
+
+/// What to list; the fields as they stand in the query.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ListQuery {
+    /// Only jobs of this status.
+    pub status: Option<Status>,
+    /// Only jobs that ended so.
+    pub reason: Option<String>,
+    /// Only this controller's jobs: for administrators.
+    pub controller_id: Option<String>,
+    /// Accepted at or after.
+    pub since: Option<Timestamp>,
+    /// Accepted before.
+    pub until: Option<Timestamp>,
+    /// 1 to [`LARGEST_PAGE`].
+    pub limit: Option<u32>,
+    /// `next_cursor` of the page before.
+    pub cursor: Option<String>,
+}
+
+/// A stream of a job's output, for download.
+#[derive(Debug)]
+pub struct OutputFile {
+    /// The bytes there are now; `None`: the job has written nothing.
+    pub bytes: Option<output::Bytes>,
+    /// Whether there will be no more.
+    pub complete: bool,
+    /// SHA-256 of the whole, in hex, when it is complete.
+    pub sha256: Option<String>,
+}
+
+/// Frames of one job, from a number on, and at last the final one.
+pub struct JobStream {
+    shared: Arc<Shared>,
+    row: i64,
+    job_id: String,
+    reader: Option<output::Reader>,
+    /// Holds the gauge up while there is a reader.
+    _held: crate::metrics::Held,
+}
+
+/// What a stream gives.
+#[derive(Debug, Clone)]
+pub enum Streamed {
+    /// A frame as JSON text.
+    Line(Line),
+    /// The last frame.
+    Final(Box<Frame>),
+}
+
+/// Finds the job that the reader means by that id and may see.
+pub(super) async fn find(shared: &Arc<Shared>, reader: &Reader, job_id: &str) -> Result<Job, Problem> {
+    let (reader, id) = (reader.clone(), job_id.to_owned());
+    shared
+        .store
+        .read(move |db| {
+            let own = match &reader {
+                Reader::Controller { id: controller, .. } => jobs::find(db, controller, &id)?,
+                Reader::Anyone => None,
+            };
+            Ok(match own {
+                Some(job) => Some(job),
+                None => jobs::find_by_job_id(db, &id)?.filter(|job| reader.may_see(&job.controller_id)),
+            })
+        })
+        .await
+        .map_err(|error| storage_error(&error))?
+        .ok_or_else(|| {
+            Problem::new(Code::JobNotFound).details(format!("there is no job {job_id:?} of yours"))
+        })
+}
+
+pub(super) async fn list(
+    shared: &Arc<Shared>,
+    reader: &Reader,
+    query: ListQuery,
+) -> Result<JobPage, Problem> {
+    let invalid = |parameter: &str, details: String| {
+        Problem::new(Code::InvalidQuery).details(details).with("parameter", parameter)
+    };
+    let controller = match reader {
+        // Knowing an id is enough to read that job; ids themselves are not given out.
+        Reader::Anyone => {
+            return Err(Problem::new(Code::Unauthenticated)
+                .details("a list needs a controller's signature (RFC 9421), whatever read_access says"));
+        }
+        Reader::Controller { admin: true, .. } => query.controller_id,
+        Reader::Controller { id, .. } => {
+            if query.controller_id.as_ref().is_some_and(|wanted| wanted != id) {
+                return Ok(JobPage { jobs: Vec::new(), next_cursor: None });
+            }
+            Some(id.clone())
+        }
+    };
+    let limit = query.limit.unwrap_or(DEFAULT_PAGE);
+    if !(1..=LARGEST_PAGE).contains(&limit) {
+        return Err(invalid("limit", format!("limit is {limit}, and may be 1 to {LARGEST_PAGE}")));
+    }
+    let cursor = match query.cursor.as_deref() {
+        None => None,
+        Some(text) => Some(jobs::Cursor::parse(text).ok_or_else(|| {
+            invalid("cursor", "cursor is none that a page gave; leave it out for the first page".to_owned())
+        })?),
+    };
+    let filter = ListFilter {
+        controller,
+        status: query.status,
+        reason: query.reason,
+        since: query.since,
+        until: query.until,
+        limit,
+        cursor,
+    };
+    let (jobs, next) =
+        shared.store.read(move |db| jobs::list(db, &filter)).await.map_err(|error| storage_error(&error))?;
+    Ok(JobPage { jobs, next_cursor: next.map(|cursor| cursor.to_string()) })
+}
+
+pub(super) async fn status(
+    shared: &Arc<Shared>,
+    reader: &Reader,
+    job_id: &str,
+) -> Result<JobStatus, Problem> {
+    Ok(find(shared, reader, job_id).await?.to_status())
+}
+
+pub(super) async fn output(
+    shared: &Arc<Shared>,
+    reader: &Reader,
+    job_id: &str,
+    stream: Stream,
+) -> Result<OutputFile, Problem> {
+    let job = find(shared, reader, job_id).await?;
+    let complete = job.state.is_final();
+    let (sha256, bytes) = match stream {
+        Stream::Stderr => (job.stderr_sha256.clone(), job.stderr_bytes),
+        Stream::Stdout | Stream::System => (job.stdout_sha256.clone(), job.stdout_bytes),
+    };
+    match shared.outputs.bytes(job.row, stream).await {
+        Ok(found) => Ok(OutputFile { bytes: Some(found), complete, sha256: sha256.filter(|_| complete) }),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && complete && bytes > 0 => {
+            Err(Problem::new(Code::OutputGone).details(
+                "the output was removed after its time of retention; its length and hash are in the status",
+            ))
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Ok(OutputFile { bytes: None, complete, sha256: sha256.filter(|_| complete) })
+        }
+        Err(error) => {
+            tracing::error!(job_id, %error, "output could not be read");
+            Err(Problem::new(Code::Internal))
+        }
+    }
+}
+
+pub(super) async fn stream(
+    shared: &Arc<Shared>,
+    reader: &Reader,
+    job_id: &str,
+    from_seq: Option<u64>,
+    system: bool,
+) -> Result<JobStream, Problem> {
+    let job = find(shared, reader, job_id).await?;
+    // First the reader, then the look at the state: an end in between is not missed.
+    let frames = shared.outputs.reader(job.row, &job.job_id, from_seq.unwrap_or(1), system);
+    let row = job.row;
+    let now = shared.store.read(move |db| jobs::get(db, row)).await.map_err(|error| storage_error(&error))?;
+    if now.is_none_or(|job| job.state.is_final()) {
+        shared.outputs.finish(row);
+    }
+    Ok(JobStream {
+        row,
+        job_id: job.job_id,
+        reader: Some(frames),
+        _held: crate::metrics::Held::of(&shared.metrics.stream_readers),
+        shared: Arc::clone(shared),
+    })
+}
+
+impl JobStream {
+    /// The next frame; `None` after the final one. May be dropped while it waits, and called again.
+    ///
+    /// # Errors
+    /// The output can't be read, or the record can't.
+    pub async fn next(&mut self) -> Result<Option<Streamed>, Problem> {
+        let Some(reader) = &mut self.reader else { return Ok(None) };
+        match reader.next_json().await {
+            Ok(Some(line)) => return Ok(Some(Streamed::Line(line))),
+            Ok(None) => {}
+            Err(error) => {
+                tracing::error!(job_id = self.job_id, %error, "a stream could not be read");
+                return Err(Problem::new(Code::Internal));
+            }
+        }
+        let seq = reader.last_seq() + 1;
+        let row = self.row;
+        let job = self
+            .shared
+            .store
+            .read(move |db| jobs::get(db, row))
+            .await
+            .map_err(|error| storage_error(&error))?
+            .ok_or_else(|| Problem::new(Code::JobNotFound))?;
+        self.reader = None;
+        Ok(Some(Streamed::Final(Box::new(final_frame(&job, seq)))))
+    }
+}
+
+/// The last frame of a job.
+fn final_frame(job: &Job, seq: u64) -> Frame {
+    let result: Option<JobResult> = job.to_result();
+    Frame {
+        job_id: job.job_id.clone(),
+        timestamp: job.ended_at.unwrap_or(job.accepted_at).rfc3339(),
+        stream: String::new(),
+        data: String::new(),
+        r#final: true,
+        seq,
+        offset: 0,
+        encoding: None,
+        result,
+    }
+}

@@ -1,0 +1,261 @@
+//! Brings one job from its turn to its supervisor.
+//!
+//! ```text
+//! claim -> resolve image -> sandbox that waits -> intent recorded -> hand over -> attend (attend.rs)
+//! ```
+//!
+//! Until the hand-over begins nothing of the job has run: whatever goes wrong there may be tried again.
+//! The intent, with the container's id, is on disk before the hand-over; from then on the job is never
+//! started a second time.
+
+use std::{sync::Arc, time::Instant};
+
+use quickcmd_init::proto::Job as Spec;
+use tokio::sync::watch;
+
+use super::{
+    attend::{self, Attended},
+    conclude::{self, Ended},
+    ending::Verdict,
+    queue::Waiting,
+    shared::{Shared, Turn},
+    spec,
+};
+use crate::{
+    base::clock::Timestamp,
+    config::Limits,
+    output::Spool,
+    sandbox::{Image, Label, Sandbox, SandboxError, Shape, Stop},
+    store::jobs,
+    wire::{Payload, Reason},
+};
+
+/// How often a job is brought to a sandbox that then turns out to be dead before it took the job.
+const ATTEMPTS: u32 = 3;
+
+/// What became of a turn.
+enum Outcome {
+    /// The job is over, and recorded.
+    Over,
+    /// Nothing was started and the engine does not answer: back to the head of the queue.
+    Back(Waiting),
+}
+
+/// Runs one job whose turn it is; ends when the job is over, or back in the queue.
+pub(super) async fn run(
+    shared: Arc<Shared>,
+    waiting: Waiting,
+    turn: Turn,
+    asked: watch::Receiver<Option<Stop>>,
+) {
+    let row = waiting.row;
+    match attempt(&shared, waiting, asked).await {
+        Outcome::Over => drop(turn),
+        Outcome::Back(waiting) => {
+            tracing::warn!(row, "the job waits for the Docker engine");
+            // First out of the running, then into the queue: it must not be counted, or claimed, twice.
+            drop(turn);
+            shared.queue().push_front(waiting);
+            shared.show_depth();
+        }
+    }
+}
+
+async fn attempt(shared: &Arc<Shared>, waiting: Waiting, asked: watch::Receiver<Option<Stop>>) -> Outcome {
+    let turn_at = Timestamp::now();
+    let row = waiting.row;
+    shared.metrics.queue_wait.observe(turn_at.since(waiting.accepted).as_secs_f64());
+    let read = shared.store.read(move |db| Ok((jobs::get(db, row)?, jobs::payload(db, row)?))).await;
+    let (job, raw) = match read {
+        Ok((Some(job), raw)) => (job, raw),
+        Ok((None, _)) => {
+            tracing::error!(row, "a queued job is not in the database any more");
+            return Outcome::Over;
+        }
+        Err(error) => {
+            tracing::error!(row, %error, "a queued job could not be read; it is tried again");
+            tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+            return Outcome::Back(waiting);
+        }
+    };
+    if job.state != jobs::State::Queued {
+        tracing::error!(
+            row,
+            state = job.state.as_str(),
+            "a job in the queue is not queued: it is left alone"
+        );
+        return Outcome::Over;
+    }
+    let never = |verdict| Ended::never_ran(&job, verdict);
+    if asked.borrow().is_some() || job.cancel_requested_at.is_some() {
+        let verdict = Verdict::without_exit(Reason::Cancelled, "the job was cancelled before it started");
+        conclude::write(shared, never(verdict), None).await;
+        return Outcome::Over;
+    }
+    // The ttl is a whole second: a job may start at any time within it, as the gate's check has it.
+    if turn_at.secs() > job.ttl {
+        conclude::write(shared, never(expired()), None).await;
+        return Outcome::Over;
+    }
+    let (payload, limits, network) = match spec::read(&job, raw.as_deref()) {
+        Ok(read) => read,
+        Err(error) => {
+            let verdict = Verdict::without_exit(Reason::SandboxError, error);
+            conclude::write(shared, never(verdict), None).await;
+            return Outcome::Over;
+        }
+    };
+
+    let image = match shared.engine.resolve(&job.image).await {
+        Ok(image) => image,
+        Err(error) => return not_started(shared, waiting, &job, error).await,
+    };
+    let shape = Shape { image: image.clone(), limits, network, class: job.controller_id.clone() };
+
+    let mut attempt = job.attempt;
+    let mut spool = match shared.outputs.reopen(row).await {
+        Ok(spool) => spool,
+        Err(error) => {
+            let error = SandboxError::Failed(format!("the job's output could not be stored: {error}"));
+            return not_started(shared, waiting, &job, error).await;
+        }
+    };
+    loop {
+        attempt += 1;
+        let label =
+            Label { row, job_id: job.job_id.clone(), payload_sha256: job.payload_sha256.clone(), attempt };
+        let mut sandbox = match shared.engine.launch(shape.clone(), label).await {
+            Ok(sandbox) => sandbox,
+            Err(error) => return not_started(shared, waiting, &job, error).await,
+        };
+        let now = Timestamp::now();
+        let starting = jobs::Starting {
+            attempt,
+            container_name: sandbox.id().chars().take(12).collect(),
+            image: job.image.clone(),
+            image_id: Some(image.id.clone()),
+            digest: Some(image.digest.clone()),
+            now,
+        };
+        let container = sandbox.id().to_owned();
+        let recorded = shared
+            .persist("a start", row, move |tx| {
+                jobs::starting(tx, row, &starting)?;
+                jobs::container(tx, row, &container, now)
+            })
+            .await;
+        if let Err(error) = recorded {
+            tracing::error!(row, %error, "the job is not in the state it was thought to be in: left alone");
+            sandbox.discard();
+            return Outcome::Over;
+        }
+        let handed = hand_over(shared, &job, &payload, limits, &image, &mut spool, &mut sandbox).await;
+        match handed {
+            Ok(()) => {
+                drop(spool);
+                attend::to_the_end(
+                    shared,
+                    Attended {
+                        sandbox,
+                        following: shared.outputs.follow(row),
+                        turn_at,
+                        handed_over: Instant::now(),
+                        recovered: false,
+                        timeout_seconds: limits.timeout_seconds,
+                        job,
+                    },
+                    asked,
+                )
+                .await;
+                return Outcome::Over;
+            }
+            Err(SandboxError::MayHaveStarted(why)) => {
+                // The spool tells whether it was; attending finds out, and ends it as lost if it can't.
+                tracing::warn!(row, why, "the job may have been started");
+                drop(spool);
+                attend::to_the_end(
+                    shared,
+                    Attended {
+                        sandbox,
+                        following: shared.outputs.follow(row),
+                        turn_at,
+                        handed_over: Instant::now(),
+                        recovered: true,
+                        timeout_seconds: limits.timeout_seconds,
+                        job,
+                    },
+                    asked,
+                )
+                .await;
+                return Outcome::Over;
+            }
+            Err(error) => {
+                // The sandbox died before it took the job: surely not started.
+                tracing::warn!(row, attempt, %error, "a sandbox could not take its job");
+                sandbox.discard();
+                let requeued = shared.persist("a return", row, move |tx| jobs::requeue(tx, row, now)).await;
+                if let Err(error) = requeued {
+                    tracing::error!(row, %error, "the job is not in the state it was thought to be in: left alone");
+                    return Outcome::Over;
+                }
+                if attempt >= job.attempt + ATTEMPTS {
+                    return not_started(shared, waiting, &job, error).await;
+                }
+            }
+        }
+    }
+}
+
+async fn hand_over(
+    shared: &Arc<Shared>,
+    job: &jobs::Job,
+    payload: &Payload,
+    limits: Limits,
+    image: &Image,
+    spool: &mut Spool,
+    sandbox: &mut Box<dyn Sandbox>,
+) -> Result<(), SandboxError> {
+    let settings = shared.settings.load();
+    let (spec, stdin): (Spec, Vec<u8>) =
+        spec::build(job, payload, limits, image, &settings, spool.next_seq());
+    let fd = spool
+        .writer_fd()
+        .map_err(|error| SandboxError::Failed(format!("the job's output could not be stored: {error}")))?;
+    drop(settings);
+    sandbox.hand_over(spec, stdin, fd).await
+}
+
+/// What a job comes to that could not be brought to a sandbox.
+async fn not_started(
+    shared: &Arc<Shared>,
+    mut waiting: Waiting,
+    job: &jobs::Job,
+    error: SandboxError,
+) -> Outcome {
+    let verdict = match error {
+        SandboxError::Unreachable(why) => {
+            let since = *waiting.unreachable_since.get_or_insert_with(Instant::now);
+            let patience = shared.settings.load().jobs.engine_patience;
+            if since.elapsed() < patience {
+                return Outcome::Back(waiting);
+            }
+            Verdict::without_exit(
+                Reason::SandboxError,
+                format!("the Docker engine did not answer for {} s: {why}", patience.as_secs()),
+            )
+        }
+        SandboxError::ImageUnavailable { .. } => {
+            Verdict::without_exit(Reason::ImageUnavailable, error.to_string())
+        }
+        SandboxError::Failed(_) | SandboxError::MayHaveStarted(_) => {
+            Verdict::without_exit(Reason::SandboxError, error.to_string())
+        }
+    };
+    conclude::write(shared, Ended::never_ran(job, verdict), None).await;
+    Outcome::Over
+}
+
+/// The verdict on a job whose ttl passed while it waited.
+pub(super) fn expired() -> Verdict {
+    Verdict::without_exit(Reason::Expired, "the job's ttl passed while it waited in the queue")
+}

@@ -1,0 +1,391 @@
+//! Submitting and cancelling: what a door calls, after which the gate and the record have spoken.
+
+use std::{
+    net::IpAddr,
+    sync::{Arc, atomic::Ordering},
+    time::Instant,
+};
+
+use quickcmd_init::redact;
+use tokio_util::bytes::Bytes;
+
+use super::{
+    conclude::{self, Ended},
+    ending::Verdict,
+    queue::{Full, Waiting},
+    shared::Shared,
+};
+use crate::{
+    base::clock::Timestamp,
+    gate::{Admitted, Refused},
+    sandbox::Stop,
+    store::{
+        StoreError,
+        jobs::{self, Cancel, CancelWhy, Inserted, NewJob, NewRejected},
+        submissions::{self, Refusal},
+    },
+    wire::{
+        Code, Payload, Problem, Reason, Status,
+        result::{Accepted, CancelAnswer},
+    },
+};
+
+/// Seconds after which a full queue, a drain or low storage may have passed.
+const TRY_AGAIN: u32 = 5;
+
+/// Takes a submission: gate, rates, queue, record; `Ok` means that the job is on disk, synced.
+///
+/// # Errors
+/// The refusal, which has been counted and recorded.
+pub(super) async fn submit(
+    shared: &Arc<Shared>,
+    body: Bytes,
+    peer: IpAddr,
+    now: Timestamp,
+) -> Result<Accepted, Problem> {
+    let admitted = match shared.gate.load().submit(&body, now) {
+        Ok(admitted) => admitted,
+        Err(refused) => return Err(refuse(shared, refused, peer, now).await),
+    };
+    drop(body);
+    // In a task of its own: a client that goes away in the middle must not leave a job in the database that is not in the
+    // queue.
+    let shared = Arc::clone(shared);
+    let accepting = tokio::spawn(async move { accept(&shared, admitted, peer, now).await });
+    match accepting.await {
+        Ok(answer) => answer,
+        Err(error) => {
+            tracing::error!(%error, "a submission's task ended early");
+            Err(Problem::new(Code::Internal))
+        }
+    }
+}
+
+async fn accept(
+    shared: &Arc<Shared>,
+    admitted: Admitted,
+    peer: IpAddr,
+    now: Timestamp,
+) -> Result<Accepted, Problem> {
+    let controller: Arc<str> = admitted.controller_id().into();
+    let job_id = admitted.payload().job_id.clone();
+    if let Err(problem) = place(shared, &admitted) {
+        // A retry of what was accepted is no new job: it is answered whatever the load.
+        if let Some(accepted) = known(shared, &admitted).await? {
+            return Ok(accepted);
+        }
+        record_rejection(shared, &admitted, &problem, peer, now).await;
+        return Err(problem);
+    }
+
+    let job = new_job(&admitted, peer, now);
+    let (ttl, sha256) = (job.ttl, job.payload_sha256.clone());
+    let written = shared.store.write(move |tx| jobs::insert(tx, &job)).await;
+    {
+        // The promise and the job in one step: nobody else gets the place in between.
+        let mut queue = shared.queue();
+        queue.release(&controller);
+        if let Ok(Inserted::New(row)) = &written {
+            queue.push(Waiting {
+                row: *row,
+                controller: Arc::clone(&controller),
+                ttl: Timestamp::from_secs(ttl),
+                accepted: now,
+                unreachable_since: None,
+            });
+        }
+    }
+    match written {
+        Ok(Inserted::New(row)) => {
+            shared.metrics.jobs_total.inc();
+            shared.show_depth();
+            shared.wake.notify_one();
+            tracing::info!(
+                job_id,
+                controller_id = &*controller,
+                row,
+                payload_sha256 = sha256,
+                "job accepted"
+            );
+            Ok(Accepted { job_id, status: Status::Pending, duplicate: false })
+        }
+        Ok(Inserted::Duplicate { state, .. }) => {
+            Ok(Accepted { job_id, status: state.status(), duplicate: true })
+        }
+        Ok(Inserted::Conflict) => {
+            let problem = conflict(&job_id);
+            record_rejection(shared, &admitted, &problem, peer, now).await;
+            Err(problem)
+        }
+        Err(error) => {
+            tracing::error!(job_id, %error, "a job could not be recorded and was refused");
+            let problem = storage_error(&error);
+            shared.metrics.refused(problem.code);
+            Err(problem)
+        }
+    }
+}
+
+/// Check 8: rate of the controller, drain, storage, queue. `Ok`: a place in the queue is promised.
+fn place(shared: &Shared, admitted: &Admitted) -> Result<(), Problem> {
+    let controller = admitted.controller_id();
+    if let Err(seconds) = shared.rates.take(controller, admitted.rate(), Instant::now()) {
+        return Err(Problem::new(Code::RateLimited)
+            .details(format!(
+                "controller {controller:?} submits faster than it may; try again in {seconds} s"
+            ))
+            .retry_after(seconds));
+    }
+    if !shared.serving() {
+        return Err(Problem::new(Code::Draining)
+            .details("the agent is about to stop and takes no new jobs; try again later or elsewhere")
+            .retry_after(TRY_AGAIN));
+    }
+    if shared.storage_low.load(Ordering::Relaxed) {
+        return Err(Problem::new(Code::StorageLow)
+            .details(
+                "the agent's data folder has less free space than its low watermark; free some and try again",
+            )
+            .retry_after(60));
+    }
+    let max = shared.settings.load().jobs.max_queue_depth;
+    shared.queue().reserve(controller, max, admitted.max_queued()).map_err(|full| {
+        let details = match full {
+            Full::Queue { depth } => format!("{depth} jobs are waiting, and the queue holds {max}; try again later"),
+            Full::Controller { depth } => {
+                format!("{depth} jobs of controller {controller:?} are waiting, which is its share; try again later")
+            }
+        };
+        Problem::new(Code::QueueFull).details(details).retry_after(TRY_AGAIN)
+    })
+}
+
+/// The answer to a job that was accepted before, if it was.
+async fn known(shared: &Arc<Shared>, admitted: &Admitted) -> Result<Option<Accepted>, Problem> {
+    let (controller, job_id) = (admitted.controller_id().to_owned(), admitted.payload().job_id.clone());
+    let found = shared
+        .store
+        .read(move |db| jobs::find(db, &controller, &job_id))
+        .await
+        .map_err(|error| storage_error(&error))?;
+    let Some(job) = found.filter(|job| job.status() != Status::Rejected) else { return Ok(None) };
+    if job.payload_sha256 != admitted.payload_sha256() {
+        return Err(conflict(&job.job_id));
+    }
+    Ok(Some(Accepted { status: job.status(), job_id: job.job_id, duplicate: true }))
+}
+
+fn conflict(job_id: &str) -> Problem {
+    Problem::new(Code::JobIdConflict).details(format!(
+        "job {job_id:?} was accepted before with other content; a new job needs a new job_id"
+    ))
+}
+
+pub(super) fn storage_error(error: &StoreError) -> Problem {
+    match error {
+        StoreError::Unavailable { .. } | StoreError::Closed => Problem::new(Code::StorageError)
+            .details(
+                "the agent's database can't be written or read now, nothing was accepted; try again later",
+            )
+            .retry_after(TRY_AGAIN),
+        other => {
+            tracing::error!(error = %other, "a defect of the record");
+            Problem::new(Code::Internal)
+        }
+    }
+}
+
+fn new_job(admitted: &Admitted, peer: IpAddr, now: Timestamp) -> NewJob {
+    let payload = admitted.payload();
+    let secrets = secrets(payload);
+    let redacted = |text: &str| redact::redact_str(&secrets, text);
+    NewJob {
+        controller_id: payload.controller_id.clone(),
+        key_id: admitted.key_id().map(str::to_owned),
+        job_id: payload.job_id.clone(),
+        payload: admitted.raw().to_vec(),
+        payload_sha256: admitted.payload_sha256().to_owned(),
+        prompt: redacted(&payload.prompt),
+        command: redacted(&shown_command(payload)),
+        snapshot: redacted(&payload.snapshot_metadata),
+        risk_level: admitted.risk_level().to_owned(),
+        image: admitted.image().to_owned(),
+        limits: serde_json::to_value(admitted.limits()).unwrap_or_default(),
+        network: admitted.network(),
+        ttl: payload.ttl,
+        peer: peer.to_string(),
+        accepted_at: now,
+    }
+}
+
+/// The command as the record shows it: as it was sent, or the argument list as JSON.
+fn shown_command(payload: &Payload) -> String {
+    match &payload.argv {
+        Some(argv) => serde_json::to_string(argv).unwrap_or_default(),
+        None => payload.command.clone(),
+    }
+}
+
+fn secrets(payload: &Payload) -> Vec<String> {
+    payload
+        .sandbox
+        .as_ref()
+        .and_then(|sandbox| sandbox.secret_env.as_ref())
+        .map(|env| env.values().cloned().collect())
+        .unwrap_or_default()
+}
+
+/// Counts and records what the gate refused; gives the answer.
+async fn refuse(shared: &Arc<Shared>, refused: Refused, peer: IpAddr, now: Timestamp) -> Problem {
+    let Refused { problem, authenticated } = refused;
+    shared.metrics.refused(problem.code);
+    let details = problem.details.clone().unwrap_or_default();
+    let code = problem.code;
+    tracing::info!(code = code.as_str(), details, peer = %peer, "submission refused");
+    let written = match authenticated {
+        Some(claims) if claims.job_id.is_some() => {
+            let redacted = |text: &str| redact::redact_str(&claims.secrets, text);
+            let rejected = NewRejected {
+                job_id: claims.job_id.clone().unwrap_or_default(),
+                prompt: redacted(&claims.prompt),
+                command: redacted(&claims.command),
+                snapshot: String::new(),
+                controller_id: claims.controller_id,
+                key_id: claims.key_id,
+                payload_sha256: claims.payload_sha256,
+                risk_level: claims.risk_level,
+                image: String::new(),
+                ttl: 0,
+                peer: peer.to_string(),
+                at: now,
+            };
+            let details = redact::redact_str(&claims.secrets, &details);
+            shared.store.write(move |tx| jobs::reject(tx, &rejected, code, &details).map(drop)).await
+        }
+        claims => {
+            let refusal = Refusal {
+                at: now,
+                peer: peer.to_string(),
+                verified: claims.is_some(),
+                controller_id: claims.as_ref().map(|claims| claims.controller_id.clone()),
+                job_id: None,
+                details: Some(redact::redact_str::<String>(&[], &details)),
+                payload_sha256: claims.map(|claims| claims.payload_sha256),
+            };
+            shared.store.write(move |tx| submissions::refused(tx, &refusal, code)).await
+        }
+    };
+    if let Err(error) = written {
+        tracing::error!(%error, "a refusal could not be recorded");
+    }
+    problem
+}
+
+/// Counts and records a refusal of what the gate had admitted.
+async fn record_rejection(
+    shared: &Arc<Shared>,
+    admitted: &Admitted,
+    problem: &Problem,
+    peer: IpAddr,
+    now: Timestamp,
+) {
+    shared.metrics.refused(problem.code);
+    let job = new_job(admitted, peer, now);
+    let rejected = NewRejected {
+        controller_id: job.controller_id,
+        key_id: job.key_id,
+        job_id: job.job_id,
+        payload_sha256: job.payload_sha256,
+        prompt: job.prompt,
+        command: job.command,
+        snapshot: job.snapshot,
+        risk_level: job.risk_level,
+        image: job.image,
+        ttl: job.ttl,
+        peer: job.peer,
+        at: now,
+    };
+    let (code, details) = (problem.code, problem.details.clone().unwrap_or_default());
+    tracing::info!(job_id = rejected.job_id, code = code.as_str(), details, "submission refused");
+    let written = shared.store.write(move |tx| jobs::reject(tx, &rejected, code, &details).map(drop)).await;
+    if let Err(error) = written {
+        tracing::error!(%error, "a refusal could not be recorded");
+    }
+}
+
+/// Cancels a job: one that waits ends at once, one that runs is asked to.
+///
+/// # Errors
+/// The gate's refusal; `JOB_NOT_FOUND` also for somebody else's job; `JOB_ENDED`.
+pub(super) async fn cancel(
+    shared: &Arc<Shared>,
+    job_id: &str,
+    body: Bytes,
+    peer: IpAddr,
+    now: Timestamp,
+) -> Result<CancelAnswer, Problem> {
+    let admitted = match shared.gate.load().cancel(job_id, &body, now) {
+        Ok(admitted) => admitted,
+        Err(refused) => {
+            // A refused cancel is no job: it is recorded as a submission, never as a rejected run.
+            let authenticated =
+                refused.authenticated.map(|claims| crate::gate::Claims { job_id: None, ..claims });
+            return Err(refuse(shared, Refused { problem: refused.problem, authenticated }, peer, now).await);
+        }
+    };
+    let not_found =
+        || Problem::new(Code::JobNotFound).details(format!("there is no job {job_id:?} of yours"));
+    let (id, controller) = (job_id.to_owned(), admitted.controller_id().to_owned());
+    let admin = admitted.admin();
+    let job = shared
+        .store
+        .read(move |db| match jobs::find(db, &controller, &id)? {
+            None if admin => jobs::find_by_job_id(db, &id),
+            found => Ok(found),
+        })
+        .await
+        .map_err(|error| storage_error(&error))?
+        .ok_or_else(not_found)?;
+    let ended = |status: Status| {
+        Problem::new(Code::JobEnded)
+            .details(format!("job {job_id:?} is {} already: there is nothing to cancel", status.as_str()))
+    };
+    if job.state.is_final() {
+        return Err(ended(job.status()));
+    }
+
+    let cancel = Cancel {
+        at: now,
+        why: CancelWhy::Cancel,
+        by: admitted.controller_id().to_owned(),
+        reason: admitted.reason().map(|reason| redact::redact_str::<String>(&[], reason)),
+        payload_sha256: Some(admitted.payload_sha256().to_owned()),
+    };
+    let row = job.row;
+    // From here on in a task of its own, for the same reason as a submission's.
+    let owned = Arc::clone(shared);
+    let task = tokio::spawn(async move {
+        owned.store.write(move |tx| jobs::cancel_requested(tx, row, &cancel)).await?;
+        let waiting = owned.queue().take(row);
+        if waiting.is_some() {
+            owned.show_depth();
+            let verdict = Verdict::without_exit(Reason::Cancelled, "the job was cancelled before it started");
+            conclude::write(&owned, Ended::never_ran(&job, verdict), None).await;
+            return Ok::<Status, StoreError>(Status::Failed);
+        }
+        // Its turn has come: its runner looks at the request, in the database or here.
+        owned.ask_to_stop(row, Stop::Cancelled);
+        Ok(Status::Running)
+    });
+    match task.await {
+        Ok(Ok(status)) => {
+            tracing::info!(job_id, row, by = admitted.controller_id(), "cancel requested");
+            Ok(CancelAnswer { job_id: job_id.to_owned(), status, cancel_requested: true })
+        }
+        Ok(Err(StoreError::Conflict { found, .. })) => {
+            Err(ended(found.map_or(Status::Failed, |state| state.status())))
+        }
+        Ok(Err(error)) => Err(storage_error(&error)),
+        Err(_) => Err(Problem::new(Code::Internal)),
+    }
+}

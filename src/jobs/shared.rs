@@ -1,0 +1,194 @@
+//! What the parts of the job service share. Nothing in here waits while it holds a lock.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use tokio::sync::{Notify, watch};
+
+use super::queue::Queue;
+use crate::{
+    config::{Config, JobsConfig, OutputConfig, SandboxConfig, StorageConfig},
+    gate::{Gate, rates::Rates},
+    metrics::Metrics,
+    output::Outputs,
+    sandbox::{Engine, Stop},
+    store::{Store, StoreError},
+};
+
+/// Whether jobs are taken and started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Jobs are taken and started.
+    Serving,
+    /// No job is taken or started; running ones go on.
+    Draining,
+}
+
+/// What of the configuration the job service decides by; swapped whole by a reload.
+#[derive(Debug)]
+pub(super) struct Settings {
+    pub jobs: JobsConfig,
+    pub output: OutputConfig,
+    pub sandbox: SandboxConfig,
+    pub storage: StorageConfig,
+}
+
+impl Settings {
+    pub(super) fn of(config: &Config) -> Settings {
+        Settings {
+            jobs: config.jobs.clone(),
+            output: config.output.clone(),
+            sandbox: config.sandbox.clone(),
+            storage: config.storage.clone(),
+        }
+    }
+}
+
+pub(super) struct Shared {
+    pub settings: ArcSwap<Settings>,
+    pub gate: ArcSwap<Gate>,
+    pub rates: Rates,
+    pub store: Store,
+    pub outputs: Arc<Outputs>,
+    pub engine: Arc<dyn Engine>,
+    pub metrics: Arc<Metrics>,
+    pub mode: watch::Sender<Mode>,
+    /// Whether the data folder is below its low watermark.
+    pub storage_low: AtomicBool,
+    /// Tells the dispatcher that a job was queued or a place became free.
+    pub wake: Notify,
+    queue: Mutex<Queue>,
+    live: Mutex<HashMap<i64, Live>>,
+}
+
+/// A job that has its turn: claimed, starting or running.
+#[derive(Debug)]
+struct Live {
+    /// What was asked of it; its runner looks.
+    stop: watch::Sender<Option<Stop>>,
+}
+
+impl Shared {
+    pub(super) fn new(
+        config: &Config,
+        gate: Gate,
+        store: Store,
+        outputs: Arc<Outputs>,
+        engine: Arc<dyn Engine>,
+        metrics: Arc<Metrics>,
+    ) -> Shared {
+        Shared {
+            settings: ArcSwap::from_pointee(Settings::of(config)),
+            gate: ArcSwap::from_pointee(gate),
+            rates: Rates::new(65_536),
+            store,
+            outputs,
+            engine,
+            metrics,
+            mode: watch::Sender::new(Mode::Serving),
+            storage_low: AtomicBool::new(false),
+            wake: Notify::new(),
+            queue: Mutex::default(),
+            live: Mutex::default(),
+        }
+    }
+
+    /// The queue. A panic of another holder leaves it whole: each of its steps is complete in itself.
+    pub(super) fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn live(&self) -> MutexGuard<'_, HashMap<i64, Live>> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Marks a job as having its turn; what is asked of it comes through the receiver. The guard ends
+    /// the turn when it is dropped, whatever became of the runner.
+    pub(super) fn begin(self: &Arc<Self>, row: i64) -> (Turn, watch::Receiver<Option<Stop>>) {
+        let (stop, asked) = watch::channel(None);
+        let mut live = self.live();
+        live.insert(row, Live { stop });
+        self.metrics.jobs_running.set(i64::try_from(live.len()).unwrap_or(i64::MAX));
+        drop(live);
+        (Turn { shared: Arc::clone(self), row }, asked)
+    }
+
+    /// Jobs that have their turn.
+    pub(super) fn running(&self) -> usize {
+        self.live().len()
+    }
+
+    /// Whether this job has its turn.
+    pub(super) fn is_live(&self, row: i64) -> bool {
+        self.live().contains_key(&row)
+    }
+
+    /// Asks a job that has its turn to end. `false`: it has none. The first reason stays.
+    pub(super) fn ask_to_stop(&self, row: i64, why: Stop) -> bool {
+        let live = self.live();
+        let Some(job) = live.get(&row) else { return false };
+        job.stop.send_if_modified(|stop| {
+            let first = stop.is_none();
+            stop.get_or_insert(why);
+            first
+        });
+        true
+    }
+
+    /// Asks every job that has its turn to end.
+    pub(super) fn ask_all_to_stop(&self, why: Stop) {
+        let rows: Vec<i64> = self.live().keys().copied().collect();
+        for row in rows {
+            self.ask_to_stop(row, why);
+        }
+    }
+
+    /// Whether jobs are taken and started.
+    pub(super) fn serving(&self) -> bool {
+        *self.mode.borrow() == Mode::Serving
+    }
+
+    /// Shows the queue's length.
+    pub(super) fn show_depth(&self) {
+        let depth = self.queue().len();
+        self.metrics.queue_depth.set(i64::try_from(depth).unwrap_or(i64::MAX));
+    }
+
+    /// Writes until it is written: what has happened to a job can't be given back. A refusal by the guard (the job is not in the
+    /// state it was thought to be in) is an answer, all else is tried again every second.
+    pub(super) async fn persist<T, F>(&self, what: &str, row: i64, write: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: Fn(&crate::store::Tx<'_>) -> Result<T, StoreError> + Clone + Send + 'static,
+    {
+        loop {
+            match self.store.write(write.clone()).await {
+                Err(error) if error.is_retryable() => {
+                    tracing::error!(row, %error, "{what} could not be recorded; trying again in 1 s");
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+                other => return other,
+            }
+        }
+    }
+}
+
+/// A job's turn: while it lasts, the job counts as running.
+pub(super) struct Turn {
+    shared: Arc<Shared>,
+    row: i64,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let mut live = self.shared.live();
+        live.remove(&self.row);
+        self.shared.metrics.jobs_running.set(i64::try_from(live.len()).unwrap_or(i64::MAX));
+        drop(live);
+        self.shared.wake.notify_one();
+    }
+}

@@ -1,0 +1,246 @@
+//! What is done again and again: each sweep is one pass that can be tested alone, and a loop calls them.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    conclude::{self, Ended},
+    runner,
+    shared::Shared,
+};
+use crate::{
+    base::clock::Timestamp,
+    store::{jobs, retention},
+};
+
+/// How often jobs are looked at whose ttl may have passed.
+const EXPIRY: Duration = Duration::from_millis(500);
+/// How often the disk's free space is looked at.
+const STORAGE: Duration = Duration::from_secs(5);
+/// How often containers and database are compared (design: the sweep by label is the truth).
+const RECONCILE: Duration = Duration::from_secs(30);
+/// How often retention looks for what is too old.
+const RETENTION: Duration = Duration::from_secs(60);
+/// Rows changed in one transaction by a sweep, so that it holds up nobody.
+const BATCH: u32 = 200;
+
+/// The loop; ends with the token.
+pub(super) async fn run(shared: Arc<Shared>, stop: CancellationToken) {
+    let mut last_storage = Instant::now();
+    let mut last_retention = Instant::now();
+    // At once: an earlier life may have left containers.
+    let mut next_reconcile = Instant::now();
+    let mut strangers = HashMap::new();
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(EXPIRY) => {}
+        }
+        expire_once(&shared, Timestamp::now()).await;
+        if last_storage.elapsed() >= STORAGE {
+            last_storage = Instant::now();
+            storage_once(&shared).await;
+        }
+        if Instant::now() >= next_reconcile && shared.engine.health().ready {
+            next_reconcile = Instant::now() + RECONCILE;
+            reconcile_once(&shared, &mut strangers).await;
+        }
+        if last_retention.elapsed() >= RETENTION {
+            last_retention = Instant::now();
+            retention_once(&shared, Timestamp::now()).await;
+        }
+    }
+}
+
+/// Ends the jobs whose ttl has passed while they waited.
+pub(super) async fn expire_once(shared: &Arc<Shared>, now: Timestamp) {
+    loop {
+        // The ttl is a whole second; within it a job may still start.
+        let second = Timestamp::from_secs(now.secs());
+        let expired = shared.queue().expired(second, 100);
+        if expired.is_empty() {
+            return;
+        }
+        shared.show_depth();
+        for waiting in expired {
+            let row = waiting.row;
+            match shared.store.read(move |db| jobs::get(db, row)).await {
+                Ok(Some(job)) => {
+                    conclude::write(shared, Ended::never_ran(&job, runner::expired()), None).await
+                }
+                Ok(None) => tracing::error!(row, "a queued job is not in the database any more"),
+                Err(error) => {
+                    tracing::error!(row, %error, "an expired job could not be read; it is tried again");
+                    shared.queue().push(waiting);
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Looks at the free space of the data folder; below the low watermark no job is taken.
+pub(super) async fn storage_once(shared: &Arc<Shared>) {
+    let path = shared.store.path().to_owned();
+    let free = tokio::task::spawn_blocking(move || {
+        let folder = path.parent().unwrap_or(&path);
+        rustix::fs::statvfs(folder).map(|stat| stat.f_bavail.saturating_mul(stat.f_frsize))
+    })
+    .await;
+    let Ok(Ok(free)) = free else { return };
+    shared.metrics.storage_free.set(i64::try_from(free).unwrap_or(i64::MAX));
+    let watermark = shared.settings.load().storage.low_watermark;
+    let low = free < watermark;
+    if shared.storage_low.swap(low, Ordering::Relaxed) != low {
+        if low {
+            tracing::error!(free, watermark, "the data folder is nearly full: new jobs are refused");
+        } else {
+            tracing::info!(free, watermark, "the data folder has space again: jobs are taken");
+        }
+    }
+}
+
+/// Removes containers that no job needs, and records whose are gone. A container is a stranger's only if it
+/// was one in the sweep before too: one that is being made now is not in the database yet.
+pub(super) async fn reconcile_once(shared: &Arc<Shared>, strangers: &mut HashMap<String, Instant>) {
+    let found = match shared.engine.list().await {
+        Ok(found) => found,
+        Err(error) => {
+            tracing::warn!(%error, "containers could not be listed");
+            return;
+        }
+    };
+    let (unfinished, uncleaned) =
+        match shared.store.read(|db| Ok((jobs::unfinished(db)?, jobs::uncleaned(db)?))).await {
+            Ok(rows) => rows,
+            Err(error) => {
+                tracing::error!(%error, "the database could not be compared with the containers");
+                return;
+            }
+        };
+    let needed: HashSet<&str> = unfinished.iter().filter_map(|job| job.container_id.as_deref()).collect();
+    let there: HashSet<&str> = found.iter().map(|container| container.container_id.as_str()).collect();
+
+    strangers.retain(|id, _| there.contains(id.as_str()));
+    for container in &found {
+        let id = container.container_id.as_str();
+        if needed.contains(id) || shared.engine.is_mine(id) {
+            strangers.remove(id);
+            continue;
+        }
+        if !strangers.contains_key(id) {
+            strangers.insert(id.to_owned(), Instant::now());
+            continue;
+        }
+        tracing::warn!(container = id, name = container.name, "a container that no job needs is removed");
+        match shared.engine.remove(id).await {
+            Ok(()) => {
+                strangers.remove(id);
+                shared.metrics.reaped.inc();
+            }
+            Err(error) => {
+                tracing::error!(container = id, %error, "a container could not be removed; trying again")
+            }
+        }
+    }
+
+    let now = Timestamp::now();
+    let gone: Vec<i64> = uncleaned
+        .iter()
+        .filter(|job| job.container_id.as_deref().is_none_or(|id| !there.contains(id)))
+        .map(|job| job.row)
+        .collect();
+    for rows in gone.chunks(BATCH as usize) {
+        let rows = rows.to_vec();
+        let written =
+            shared.store.write(move |tx| rows.iter().try_for_each(|row| jobs::cleaned(tx, *row, now))).await;
+        if let Err(error) = written {
+            tracing::error!(%error, "removed containers could not be recorded");
+        }
+    }
+}
+
+/// Removes output and records that are older than configured, and the oldest output above the size that all
+/// may have together.
+pub(super) async fn retention_once(shared: &Arc<Shared>, now: Timestamp) {
+    let settings = shared.settings.load_full();
+    let before =
+        |age: Duration| Timestamp(now.0.saturating_sub(i64::try_from(age.as_nanos()).unwrap_or(i64::MAX)));
+
+    let cut = before(settings.storage.retention);
+    loop {
+        match shared.store.write(move |tx| retention::purge(tx, cut, BATCH, now)).await {
+            Ok(rows) if rows.is_empty() => break,
+            Ok(rows) => remove_spools(shared, &rows),
+            Err(error) => {
+                tracing::error!(%error, "retention could not remove what is too old");
+                return;
+            }
+        }
+    }
+    if !settings.storage.record_retention.is_zero() {
+        let cut = before(settings.storage.record_retention);
+        loop {
+            let deleted = shared
+                .store
+                .write(move |tx| {
+                    let rows = retention::delete(tx, cut, BATCH, now)?;
+                    let more = retention::delete_submissions(tx, cut, BATCH, now)?;
+                    Ok((rows, more))
+                })
+                .await;
+            match deleted {
+                Ok((rows, 0)) if rows.is_empty() => break,
+                Ok((rows, _)) => remove_spools(shared, &rows),
+                Err(error) => {
+                    tracing::error!(%error, "retention could not remove records that are too old");
+                    return;
+                }
+            }
+        }
+    }
+    spools_once(shared, settings.storage.max_spool_bytes).await;
+}
+
+/// Removes the oldest spools of ended jobs while all together are larger than they may be, and spools that
+/// belong to no job.
+async fn spools_once(shared: &Arc<Shared>, max: u64) {
+    let mut entries = match shared.outputs.rows().await {
+        Ok(entries) => entries,
+        Err(error) => {
+            tracing::error!(%error, "the spools could not be listed");
+            return;
+        }
+    };
+    let mut total: u64 = entries.iter().map(|entry| entry.bytes).sum();
+    entries.sort_by_key(|entry| entry.modified);
+    for entry in entries {
+        if total <= max {
+            break;
+        }
+        let row = entry.row;
+        let job = match shared.store.read(move |db| jobs::get(db, row)).await {
+            Ok(job) => job,
+            Err(_) => break,
+        };
+        if shared.is_live(row) || job.is_some_and(|job| !job.state.is_final()) {
+            continue;
+        }
+        remove_spools(shared, &[row]);
+        total = total.saturating_sub(entry.bytes);
+    }
+    shared.metrics.spool_bytes.set(i64::try_from(total).unwrap_or(i64::MAX));
+}
+
+fn remove_spools(shared: &Arc<Shared>, rows: &[i64]) {
+    for row in rows {
+        if let Err(error) = shared.outputs.remove(*row) {
+            tracing::error!(row, %error, "a spool could not be removed; trying again");
+        }
+    }
+}
