@@ -1,0 +1,175 @@
+//! House rules that a compiler does not know: which room may use which, and how long a file may be.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// Lines of a source file; beyond, it is more than one thing.
+const LONGEST: usize = 600;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn rust_files(dir: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir).unwrap_or_else(|error| panic!("{}: {error}", dir.display())) {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files.extend(rust_files(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    files
+}
+
+/// The rooms as src/lib.rs lists them, from top to bottom.
+fn rooms() -> Vec<String> {
+    let lib = fs::read_to_string(root().join("src/lib.rs")).unwrap();
+    lib.lines()
+        .filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';'))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// The room that a file of `src` belongs to; `None` for lib.rs and the programs.
+fn room_of(file: &Path, rooms: &[String]) -> Option<String> {
+    let inside = file.strip_prefix(root().join("src")).ok()?;
+    let first = inside.components().next()?.as_os_str().to_str()?;
+    let name = first.strip_suffix(".rs").unwrap_or(first);
+    rooms.iter().find(|room| *room == name).cloned()
+}
+
+/// Source without comments. Text in quotes stays: none of ours looks like a path of the crate.
+fn without_comments(source: &str) -> String {
+    source.lines().map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join("\n")
+}
+
+/// Every room that the source names as `crate::room` or in `crate::{room, ...}`.
+fn used(source: &str) -> BTreeSet<String> {
+    let source = without_comments(source);
+    let mut found = BTreeSet::new();
+    for (at, _) in source.match_indices("crate::") {
+        // `mycrate::` and `$crate::` of a macro: only the first is somebody else's.
+        if source[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_') {
+            continue;
+        }
+        let rest = &source[at + "crate::".len()..];
+        match rest.strip_prefix('{') {
+            None => found.extend(name(rest)),
+            Some(group) => found.extend(top_level(group)),
+        }
+    }
+    found
+}
+
+fn name(text: &str) -> Option<String> {
+    let name: String =
+        text.trim_start().chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
+    (!name.is_empty()).then_some(name)
+}
+
+/// The first names of a group of imports, after its opening brace.
+fn top_level(group: &str) -> Vec<String> {
+    let mut names: Vec<String> = name(group).into_iter().collect();
+    let mut depth = 0;
+    for (at, c) in group.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' if depth == 0 => break,
+            '}' => depth -= 1,
+            ',' if depth == 0 => names.extend(name(&group[at + 1..])),
+            _ => {}
+        }
+    }
+    names
+}
+
+/// What that room may not do, in words; empty if all is well.
+fn faults(room: &str, source: &str, rooms: &[String]) -> Vec<String> {
+    let place = |name: &str| rooms.iter().position(|room| room == name);
+    let own = place(room).expect("a room of lib.rs");
+    let mut faults = Vec::new();
+    for other in used(source) {
+        if place(&other).is_some_and(|other| other < own) {
+            faults.push(format!("{room} uses {other}, which lies above it"));
+        }
+        // The runner in `jobs` joins them; neither knows of the other.
+        if matches!((room, other.as_str()), ("sandbox", "output") | ("output", "sandbox")) {
+            faults.push(format!("{room} uses {other}: the two never meet"));
+        }
+    }
+    faults
+}
+
+#[test]
+fn a_room_uses_only_rooms_below_it() {
+    let rooms = rooms();
+    assert!(rooms.len() > 10, "src/lib.rs lists {rooms:?}");
+    let mut faulty = Vec::new();
+    let mut seen = BTreeSet::new();
+    for file in rust_files(&root().join("src")) {
+        let Some(room) = room_of(&file, &rooms) else { continue };
+        let source = fs::read_to_string(&file).unwrap();
+        faulty.extend(
+            faults(&room, &source, &rooms).into_iter().map(|fault| format!("{}: {fault}", file.display())),
+        );
+        seen.insert(room);
+    }
+    assert_eq!(seen.len(), rooms.len(), "every room has a file");
+    assert!(faulty.is_empty(), "{}", faulty.join("\n"));
+}
+
+#[test]
+fn the_gate_does_no_input_or_output() {
+    let rooms = rooms();
+    for file in rust_files(&root().join("src/gate")) {
+        let source = without_comments(&fs::read_to_string(&file).unwrap());
+        for banned in
+            ["std::fs", "std::net::Tcp", "tokio::", "std::io", "rusqlite", "Timestamp::now", "Instant::now"]
+        {
+            // Its tests may take a clock to hand to it.
+            let code = source.split("#[cfg(test)]").next().unwrap_or_default();
+            let is_test = file.to_string_lossy().contains("tests");
+            assert!(is_test || !code.contains(banned), "{}: {banned}", file.display());
+        }
+        assert_eq!(room_of(&file, &rooms).as_deref(), Some("gate"));
+    }
+}
+
+#[test]
+fn no_file_is_too_long() {
+    let mut long = Vec::new();
+    for dir in ["src", "init/src", "tests"] {
+        for file in rust_files(&root().join(dir)) {
+            let lines = fs::read_to_string(&file).unwrap().lines().count();
+            if lines > LONGEST {
+                long.push(format!("{}: {lines} lines, {LONGEST} at most: make it two", file.display()));
+            }
+        }
+    }
+    assert!(long.is_empty(), "{}", long.join("\n"));
+}
+
+/// The rules must be able to fail.
+#[test]
+fn wrong_sources_are_found() {
+    let rooms: Vec<String> = ["agent", "jobs", "output", "sandbox", "base"].map(str::to_owned).into();
+    let faults = |room: &str, source: &str| faults(room, source, &rooms).len();
+    assert_eq!(
+        faults("jobs", "use crate::{\n    base::clock::Timestamp,\n    sandbox::{Engine, Stop},\n};"),
+        0
+    );
+    assert_eq!(faults("jobs", "use crate::agent::run;"), 1);
+    assert_eq!(faults("jobs", "fn f() { crate::agent::run() }"), 1);
+    assert_eq!(faults("jobs", "use crate::{base::{ids, clock}, agent::run};"), 1);
+    assert_eq!(faults("jobs", "// like crate::agent::run\n/// [`crate::agent`]"), 0);
+    assert_eq!(faults("jobs", "use othercrate::agent::run;"), 0);
+    assert_eq!(faults("sandbox", "use crate::output::Outputs;"), 2);
+    assert_eq!(faults("output", "use crate::sandbox::Engine;"), 1);
+    assert_eq!(faults("base", "use crate::base::ids;"), 0);
+}
