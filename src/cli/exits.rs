@@ -60,3 +60,14 @@ Exit codes:
   76       the agent's certificate is not trusted
   77       the agent refused (signature, controller, scope, image, limit, policy)
   78       the configuration is wrong or incomplete";
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_documentation_has_the_same_table() {
+        let documented = include_str!("../../docs/cli.md");
+        for line in super::TABLE.lines().skip(1) {
+            assert!(documented.contains(line.trim_start()), "docs/cli.md lacks: {line}");
+        }
+    }
+}

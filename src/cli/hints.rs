@@ -78,6 +78,9 @@ fn of_refusal(refusal: &Refusal, now: Timestamp) -> (u8, Vec<String>) {
         Code::ImageNotAllowed => (exits::REFUSED, "the agent's configuration lists what may be used: allowed_images".to_owned()),
         Code::LimitExceeded => (exits::REFUSED, "ask for less, or have the controller's maximum raised in the agent's configuration".to_owned()),
         Code::PolicyDenied => (exits::REFUSED, "the agent's policy denies this command; nothing was run".to_owned()),
+        Code::Unauthenticated if refusal.more.contains_key("agent_time") => {
+            (exits::REFUSED, clocks(refusal, code, now))
+        }
         Code::Unauthenticated => (
             exits::REFUSED,
             "reads are signed with the controller's key: check the secret, the controller's id, the key id, and the clock here".to_owned(),
@@ -151,7 +154,7 @@ fn clocks(refusal: &Refusal, code: Code, now: Timestamp) -> String {
             "the clocks agree; the job's own time ran out before it arrived: give it more with --ttl"
                 .to_owned()
         }
-        _ => "the clocks agree now; sign and submit the job again".to_owned(),
+        _ => "the clocks agree now: try again".to_owned(),
     }
 }
 

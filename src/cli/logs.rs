@@ -35,14 +35,20 @@ pub async fn run(global: &Global, args: &LogsArgs) -> Result<u8, Fault> {
         let stderr = client.output_len(&args.job_id, "stderr").await?;
         goal = Some([stdout, stderr]);
     }
-    let mut frames = client.follow(&args.job_id, args.from_seq, !args.no_system);
-    let mut pump = Pump::new(style, args.from_seq <= 1);
+    // The lengths count from the first byte: see every frame, show those asked for.
+    let start = if goal.is_some() { 1 } else { args.from_seq };
+    let mut frames = client.follow(&args.job_id, start, !args.no_system);
+    let mut pump = Pump::new(style, start <= 1);
     let reached =
         |pump: &Pump| goal.is_some_and(|goal| pump.offsets().iter().zip(goal).all(|(at, end)| *at >= end));
     while !reached(&pump) {
         let Some(frame) = frames.next().await else { break };
         let frame = frame?;
-        pump.show(&frame).await?;
+        if frame.seq >= args.from_seq {
+            pump.show(&frame).await?;
+        } else {
+            pump.pass(&frame)?;
+        }
         if let Some(result) = &frame.result {
             pump.check(result)?;
         }

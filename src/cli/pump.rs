@@ -1,5 +1,7 @@
 //! A job's frames onto our own streams, byte for byte, and a check that nothing is missing.
 
+use std::borrow::Cow;
+
 use base64::{Engine, engine::general_purpose::STANDARD};
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncWriteExt, Stderr, Stdout};
@@ -54,21 +56,7 @@ impl Pump {
 
     /// Shows one frame and waits until it is written.
     pub async fn show(&mut self, frame: &Frame) -> Result<(), Fault> {
-        let decoded;
-        let data = match frame.encoding.as_deref() {
-            None => frame.data.as_bytes(),
-            Some("base64") => {
-                decoded = STANDARD.decode(&frame.data).map_err(|error| {
-                    Fault::new(exits::DATA, format!("frame {} is no base64: {error}", frame.seq))
-                })?;
-                &decoded
-            }
-            Some(other) => {
-                return Err(Fault::new(exits::DATA, format!("frame {} has encoding {other}", frame.seq))
-                    .hint("the agent is newer than this program: upgrade it"));
-            }
-        };
-        self.follow(frame, data);
+        let data = &*self.pass(frame)?;
         let written = match (self.style, frame.stream.as_str()) {
             (Style::Nothing, _) => Ok(()),
             (Style::Json, _) => {
@@ -85,6 +73,22 @@ impl Pump {
             (Style::Bytes, _) => Ok(()),
         };
         written.map_err(|error| Fault::of_write(&error))
+    }
+
+    /// Counts one frame, without showing it, and gives its bytes.
+    pub fn pass<'a>(&mut self, frame: &'a Frame) -> Result<Cow<'a, [u8]>, Fault> {
+        let data = match frame.encoding.as_deref() {
+            None => Cow::Borrowed(frame.data.as_bytes()),
+            Some("base64") => Cow::Owned(STANDARD.decode(&frame.data).map_err(|error| {
+                Fault::new(exits::DATA, format!("frame {} is no base64: {error}", frame.seq))
+            })?),
+            Some(other) => {
+                return Err(Fault::new(exits::DATA, format!("frame {} has encoding {other}", frame.seq))
+                    .hint("the agent is newer than this program: upgrade it"));
+            }
+        };
+        self.follow(frame, &data);
+        Ok(data)
     }
 
     fn follow(&mut self, frame: &Frame, data: &[u8]) {

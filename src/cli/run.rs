@@ -105,8 +105,9 @@ pub async fn attend(
             // As a local command gets SIGPIPE: with nobody to read it, the job has no use.
             if fault.exit == exits::BROKEN_PIPE {
                 let _ = client.cancel(&payload.job_id, Some("nobody reads its output")).await;
+                return Err(fault);
             }
-            Err(fault)
+            Err(fault.hint(format!("the job may still be running: quickcmd status {}", payload.job_id)))
         }
     }
 }

@@ -180,11 +180,11 @@ impl Client {
             // Who ignores the range sends everything again.
             let mut skip =
                 if done > 0 && response.status() != StatusCode::PARTIAL_CONTENT { done } else { 0 };
-            if let (0, Some(start)) = (skip, range_start(&response)) {
-                if start != done {
-                    let cause = format!("it sent bytes from {start} on, not from {done} on as asked");
-                    return Err(Error::Answer { url: self.name(), cause });
-                }
+            if let (0, Some(start)) = (skip, range_start(&response))
+                && start != done
+            {
+                let cause = format!("it sent bytes from {start} on, not from {done} on as asked");
+                return Err(Error::Answer { url: self.name(), cause });
             }
             let cut = loop {
                 match response.chunk().await {

@@ -1,6 +1,6 @@
 //! A job's output, live: one sequence of frames over as many connections as it takes.
 
-use std::{fmt, time::Duration};
+use std::fmt;
 
 use futures_util::StreamExt;
 use reqwest::Url;
@@ -106,7 +106,14 @@ impl Follow {
                 sleep_until(when).await;
             }
             let url = self.url()?;
-            let socket = self.client.socket(&url).await?;
+            let socket = match self.client.socket(&url).await {
+                // A refused handshake may come without its body; an ordinary read tells why.
+                Err(Error::Refused(refusal)) if refusal.code_text.is_empty() && !refusal.passing() => {
+                    self.client.status(&self.job_id).await?;
+                    return Err(Error::Refused(refusal));
+                }
+                other => other?,
+            };
             self.socket = Some(socket);
             self.connected += 1;
             self.alive = Instant::now();
@@ -145,15 +152,11 @@ impl Follow {
         }
         let wait = error.retry_after().unwrap_or_else(|| self.backoff.next());
         let now = Instant::now();
-        if now.duration_since(self.alive) + wait > self.patience() {
+        if now.duration_since(self.alive) + wait > self.client.settings().retry.stream_patience {
             return Err(error);
         }
         self.not_before = Some(now + wait);
         Ok(())
-    }
-
-    fn patience(&self) -> Duration {
-        self.client.settings().retry.stream_patience
     }
 
     fn url(&self) -> Result<Url, Error> {

@@ -1,1 +1,99 @@
+//! What the program's own tests (tests/cli.rs) can't reach: short time limits.
 
+use std::sync::atomic::AtomicUsize;
+
+use axum::{
+    Router,
+    extract::{
+        State,
+        ws::{Message, WebSocketUpgrade},
+    },
+    response::Response,
+    routing::get,
+};
+use tokio::net::TcpListener;
+
+use super::*;
+
+const FRAME: &str =
+    r#"{"job_id":"j","timestamp":"t","stream":"stdout","data":"x","final":false,"seq":1,"offset":0}"#;
+const FINAL: &str = r#"{"job_id":"j","timestamp":"t","stream":"","data":"","final":true,"seq":2,"offset":0}"#;
+
+/// The first connection brings one frame and falls silent; the second, if there is one, the end.
+async fn agent_that_falls_silent(connections: Arc<AtomicUsize>, ends: bool) -> String {
+    async fn stream(
+        State((connections, ends)): State<(Arc<AtomicUsize>, bool)>,
+        upgrade: WebSocketUpgrade,
+    ) -> Response {
+        let first = connections.fetch_add(1, Ordering::SeqCst) == 0;
+        upgrade.on_upgrade(move |mut socket| async move {
+            if first {
+                let _ = socket.send(Message::text(FRAME)).await;
+            } else if ends {
+                let _ = socket.send(Message::text(FRAME)).await;
+                let _ = socket.send(Message::text(FINAL)).await;
+                return;
+            } else {
+                return;
+            }
+            while let Some(Ok(_)) = socket.recv().await {}
+        })
+    }
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    let router = Router::new().route("/api/v1/stream/j", get(stream)).with_state((connections, ends));
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    url
+}
+
+fn client(url: &str) -> Client {
+    let mut settings = Settings::new(Url::parse(url).expect("a URL"), "controller-1");
+    settings.idle_timeout = Duration::from_millis(100);
+    settings.retry.first = Duration::from_millis(10);
+    settings.retry.longest = Duration::from_millis(20);
+    settings.retry.stream_patience = Duration::from_secs(30);
+    Client::new(settings).expect("a client")
+}
+
+#[tokio::test]
+async fn a_silent_stream_is_opened_anew() {
+    let connections = Arc::new(AtomicUsize::new(0));
+    let url = agent_that_falls_silent(connections.clone(), true).await;
+    let mut follow = client(&url).follow("j", 1, true);
+    let first = follow.next().await.expect("a frame").expect("no error");
+    assert_eq!((first.seq, first.r#final), (1, false));
+    let last = follow.next().await.expect("a frame").expect("no error");
+    assert_eq!((last.seq, last.r#final), (2, true), "the first frame is not handed out twice");
+    assert!(follow.next().await.is_none());
+    assert!(connections.load(Ordering::SeqCst) >= 2);
+}
+
+#[tokio::test]
+async fn an_agent_that_never_answers_is_reported_at_once() {
+    // Bound, so that nobody else gets the port, but not listening.
+    let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+    socket.bind(std::net::SocketAddr::from(([127, 0, 0, 1], 0))).expect("a port");
+    let url = format!("http://{}", socket.local_addr().expect("an address"));
+    let mut follow = client(&url).follow("j", 1, true);
+    let error = follow.next().await.expect("an error").expect_err("nobody there");
+    assert!(matches!(error, Error::Connect { fault: ConnectFault::Refused, .. }), "{error}");
+    assert!(follow.next().await.is_none());
+}
+
+#[test]
+fn an_address_keeps_its_prefix_and_its_port() {
+    let made = |url: &str| {
+        let client = client(url);
+        let endpoint = client.endpoint(&["api", "v1", "jobs", "a/b"]).expect("an address");
+        (endpoint.to_string(), send::authority(&endpoint))
+    };
+    assert_eq!(
+        made("https://agent.example.com:8443"),
+        ("https://agent.example.com:8443/api/v1/jobs/a%2Fb".into(), "agent.example.com:8443".into())
+    );
+    assert_eq!(
+        made("https://[::1]:443/quick/"),
+        ("https://[::1]/quick/api/v1/jobs/a%2Fb".into(), "[::1]".into())
+    );
+    assert!(Client::new(Settings::new(Url::parse("ftp://x").expect("a URL"), "c")).is_err());
+}
