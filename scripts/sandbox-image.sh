@@ -39,8 +39,9 @@ for candidate in /bin/busybox /usr/bin/busybox; do
     fi
 done
 if [ -z "$busybox" ]; then
-    [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null \
-        || fail "no image is here, and none can be made: run apt-get install busybox-static as root, or pull alpine:latest"
+    if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
+        fail "no image is here, and none can be made: run apt-get install busybox-static as root, or pull alpine:latest"
+    fi
     say "installing busybox-static"
     { DEBIAN_FRONTEND=noninteractive apt-get install -y busybox-static \
         || { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y busybox-static; }; } >&2 \

@@ -2,10 +2,29 @@
 //! its channel, and is thrown away. Knows Docker and the channel; knows nothing of queue, database,
 //! frames or clients.
 
+mod calls;
+mod channel;
+mod container;
+mod docker;
+mod folder;
+mod images;
+mod pool;
+mod probe;
+mod reaper;
+mod seccomp;
+mod session;
+#[cfg(test)]
+mod tests;
+
 use std::{collections::BTreeMap, os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 
+pub use calls::{LOG_CAP, Observer, Uncounted};
+pub use container::{
+    LABEL_AGENT, LABEL_ATTEMPT, LABEL_HOME, LABEL_INSTANCE, LABEL_JOB, LABEL_PAYLOAD, LABEL_POOL, LABEL_ROW,
+};
+pub use docker::Docker;
 pub use quickcmd_init::proto::{Job, Stop};
 
 use crate::{config::Limits, wire::payload::Network};
@@ -96,7 +115,7 @@ pub enum SandboxError {
     MayHaveStarted(String),
 }
 
-/// Makes sandboxes. One suite of tests runs on both: [`docker::Docker`] and the fake.
+/// Makes sandboxes. One suite of tests runs on both: [`Docker`] and the fake.
 pub trait Engine: Send + Sync + 'static {
     /// Resolves a reference by the pull policy; pulls if it must.
     fn resolve(&self, reference: &str) -> BoxFuture<'_, Result<Image, SandboxError>>;
@@ -109,10 +128,11 @@ pub trait Engine: Send + Sync + 'static {
     /// stopped and removed.
     fn adopt(&self, container_id: &str) -> Box<dyn Sandbox>;
 
-    /// Every container of this agent, by label.
+    /// Every container of this agent, by label; those that wait in the pool too (see `is_mine`).
     fn list(&self) -> BoxFuture<'_, Result<Vec<Found>, SandboxError>>;
 
-    /// Whether this process made the container and still has it: it waits in the pool, is being started, or its removal is under way.
+    /// Whether this process made the container and still has it: it waits in the pool, is being started, or
+    /// its removal is under way. Ask after `list`, which learns of those that are just being made.
     fn is_mine(&self, container_id: &str) -> bool;
 
     /// Removes a container by force, with its volumes; gone already is success.
@@ -134,7 +154,8 @@ pub trait Sandbox: Send + Sync {
     /// Whether it had been waiting in the pool.
     fn warm(&self) -> bool;
 
-    /// Sends the job and the descriptor of its spool. After `Ok` the job is the supervisor's.
+    /// Sends the job and the descriptor of its spool. After `Ok` the job is the supervisor's. A `PATH`
+    /// is added where the environment has none. `Unreachable` and `Failed`: nothing was sent.
     fn hand_over(
         &mut self,
         job: Job,

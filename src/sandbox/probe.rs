@@ -1,0 +1,121 @@
+//! Whether the daemon answers: asked every few seconds by one task, read by everybody.
+
+use std::{
+    io::ErrorKind,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::{net::UnixStream, sync::Notify};
+
+use super::{
+    Health, SandboxError,
+    calls::{Api, CallError, PING_DEADLINE},
+};
+
+/// Between two questions. A daemon that hangs is red after two of them: 2 * (3 + 3) s.
+const EVERY: Duration = Duration::from_secs(3);
+
+pub(super) struct Probe {
+    api: Arc<Api>,
+    health: Mutex<Health>,
+    /// Somebody saw that the daemon does not answer: ask now.
+    hint: Notify,
+}
+
+impl Probe {
+    pub(super) fn new(api: Arc<Api>) -> Probe {
+        let problem = Some("the Docker engine has not been asked yet".to_owned());
+        Probe {
+            api,
+            health: Mutex::new(Health { ready: false, problem, version: None }),
+            hint: Notify::new(),
+        }
+    }
+
+    pub(super) fn health(&self) -> Health {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Asks at once if this error says that the daemon does not answer.
+    pub(super) fn hint(&self, error: &SandboxError) {
+        if matches!(error, SandboxError::Unreachable(_)) {
+            self.hint.notify_one();
+        }
+    }
+
+    /// Asks for ever.
+    pub(super) async fn run(&self) {
+        let mut failures = 0;
+        loop {
+            failures = self.once(failures).await;
+            tokio::select! {
+                () = tokio::time::sleep(EVERY) => {}
+                () = self.hint.notified() => tokio::time::sleep(Duration::from_millis(200)).await,
+            }
+        }
+    }
+
+    /// Asks once; the number of failures in a row.
+    pub(super) async fn once(&self, failures: u32) -> u32 {
+        let before = self.health();
+        let answer = match self.api.ping().await {
+            // Its version may be another after each time that it was away.
+            Ok(()) if !before.ready || before.version.is_none() => {
+                self.api.forget();
+                self.api.version().await.map(Some)
+            }
+            Ok(()) => Ok(before.version.clone()),
+            Err(error) => Err(error),
+        };
+        let (now, failures) = match answer {
+            Ok(version) => (Health { ready: true, problem: None, version }, 0),
+            // One late answer on a busy host is no reason to turn jobs away.
+            Err(CallError::Deadline { .. }) if failures == 0 && before.ready => return 1,
+            Err(error) => {
+                let problem = Some(self.diagnose(&error).await);
+                (
+                    Health { ready: false, problem, version: before.version.clone() },
+                    failures.saturating_add(1),
+                )
+            }
+        };
+        match (&now.problem, before.ready) {
+            (Some(problem), _) if before.problem.as_ref() != Some(problem) => {
+                tracing::warn!(problem, "Docker is not ready");
+            }
+            (None, false) => tracing::info!(version = now.version, "Docker is ready"),
+            _ => {}
+        }
+        self.api.observer().up(now.ready);
+        *self.health.lock().unwrap_or_else(PoisonError::into_inner) = now;
+        failures
+    }
+
+    /// What is wrong, and what to do about it: the socket itself tells more than the client's error.
+    async fn diagnose(&self, error: &CallError) -> String {
+        let socket = self.api.socket().display();
+        let connected = tokio::time::timeout(PING_DEADLINE, UnixStream::connect(self.api.socket())).await;
+        match connected.map(|result| result.map_err(|error| error.kind())) {
+            Ok(Err(ErrorKind::NotFound)) => {
+                format!(
+                    "there is no Docker socket at {socket}: install Docker or start it (systemctl start docker)"
+                )
+            }
+            Ok(Err(ErrorKind::PermissionDenied)) => format!(
+                "the agent may not use the Docker socket {socket}: add its user to the docker group \
+                 (usermod -aG docker quickcmd) and restart the agent"
+            ),
+            Ok(Err(ErrorKind::ConnectionRefused)) => {
+                format!(
+                    "nothing answers on the Docker socket {socket}: start Docker (systemctl start docker)"
+                )
+            }
+            Err(_) | Ok(Ok(_)) if matches!(error, CallError::Deadline { .. }) => format!(
+                "the Docker engine on {socket} takes connections but does not answer: if it stays so, restart it \
+                 (systemctl restart docker)"
+            ),
+            _ => format!("the Docker engine on {socket} can't be used: {error}"),
+        }
+    }
+}
