@@ -103,7 +103,7 @@ impl Store {
     /// The closure holds up everybody's writes: it must not wait, nor call the store.
     ///
     /// # Errors
-    /// The closure's own; `Unavailable` if the commit failed, and nothing of it is on the disk.
+    /// The closure's own; `Unavailable` if the commit failed and was taken back.
     pub async fn write<T, F>(&self, closure: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
@@ -222,3 +222,6 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 fn int(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
+
+#[cfg(test)]
+mod tests;

@@ -30,6 +30,9 @@ pub(super) fn open(path: &Path) -> Result<(Connection, Lock), StoreError> {
         return Err(StoreError::OldSqlite { found: rusqlite::version(), needed: NEEDED_SQLITE.1 });
     }
     let file = path.display().to_string();
+    if path.is_dir() {
+        return Err(not_writable(path, &std::io::ErrorKind::IsADirectory.into()));
+    }
     let lock = Lock::take(path)?;
     // Created here, because SQLite would use the process's umask; its helper files take this file's mode.
     drop(
@@ -67,11 +70,8 @@ pub(super) fn open(path: &Path) -> Result<(Connection, Lock), StoreError> {
         schema::migrate(&mut conn)?;
         Ok(conn)
     };
-    match open() {
-        Ok(conn) => Ok((conn, lock)),
-        Err(StoreError::Unavailable { detail }) => Err(StoreError::NotWritable { file, detail }),
-        Err(error) => Err(error.at(path)),
-    }
+    let conn = open().map_err(|error| error.at(path))?;
+    Ok((conn, lock))
 }
 
 /// Settings of the writing connection.

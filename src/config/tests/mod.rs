@@ -38,6 +38,8 @@ impl Place {
     /// Writes a file that its owner alone may read.
     pub fn put(&self, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
         let path = self.path(name);
+        // One that its owner may only read can't be written again.
+        let _ = fs::remove_file(&path);
         fs::write(&path, text).expect("a file");
         self.mode(name, 0o600);
         path

@@ -5,6 +5,7 @@
 //!              ^---------'                    (finish works from any of the first three)
 //! ```
 
+mod end;
 mod insert;
 mod list;
 mod query;
@@ -26,13 +27,11 @@ use crate::{
     },
 };
 
+pub use end::{Cancel, CancelWhy, End};
 pub use insert::{Inserted, NewJob, NewRejected, insert, reject};
 pub use list::{Cursor, ListFilter, list};
 pub use query::{counts, find, find_by_job_id, get, payload, queued, uncleaned, unfinished};
-pub use steps::{
-    Cancel, CancelWhy, End, Starting, cancel_requested, cleaned, container, finish, image, requeue, running,
-    starting,
-};
+pub use steps::{Starting, cancel_requested, cleaned, container, finish, image, requeue, running, starting};
 
 /// Where a job stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -348,5 +347,7 @@ impl fmt::Debug for Job {
     }
 }
 
+#[cfg(test)]
+mod cost_tests;
 #[cfg(test)]
 pub(in crate::store) mod tests;

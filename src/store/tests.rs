@@ -1,0 +1,528 @@
+use std::{
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    },
+};
+
+use rusqlite::Connection;
+use sha2::{Digest, Sha256};
+
+use super::{
+    jobs::{Inserted, State, tests::*},
+    *,
+};
+use crate::{
+    base::clock::Timestamp,
+    wire::{Code, Reason, Status},
+};
+
+#[tokio::test]
+async fn what_was_written_is_there_after_the_store_was_opened_again() {
+    let (folder, store) = store();
+    let path = folder.path().join("audit.db");
+    let row = store.write(|tx| accept(tx, &new_job("alice", "j"))).await.unwrap();
+    drop(store);
+    let store = Store::open(&path).unwrap();
+    let job = store.read(move |conn| jobs::get(conn, row)).await.unwrap().unwrap();
+    assert_eq!((job.job_id.as_str(), job.state), ("j", State::Queued));
+    let payload = store.read(move |conn| jobs::payload(conn, row)).await.unwrap();
+    assert_eq!(payload, Some(new_job("alice", "j").payload));
+    store.close().await.unwrap();
+    assert!(!folder.path().join("audit.db-wal").exists(), "a clean stop leaves no log");
+    assert_eq!(store.write(|_| Ok(())).await, Err(StoreError::Closed));
+    assert_eq!(store.read(|_| Ok(())).await, Err(StoreError::Closed));
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_a_hundred_copies_at_once_one_is_new() {
+    let (_folder, store) = store();
+    let copies = (0..100).map(|_| {
+        let store = store.clone();
+        tokio::spawn(
+            async move { store.write(|tx| jobs::insert(tx, &new_job("alice", "same"))).await.unwrap() },
+        )
+    });
+    let outcomes = futures_util::future::join_all(copies).await;
+    let new = outcomes.iter().filter(|outcome| matches!(outcome, Ok(Inserted::New(_)))).count();
+    let duplicates = outcomes
+        .iter()
+        .filter(|outcome| matches!(outcome, Ok(Inserted::Duplicate { row: 1, state: State::Queued, .. })))
+        .count();
+    assert_eq!((new, duplicates), (1, 99));
+}
+
+#[tokio::test]
+async fn other_bytes_under_the_same_id_conflict_and_other_controllers_do_not() {
+    let (_folder, store) = store();
+    let outcomes = store
+        .write(|tx| {
+            let mut other = new_job("alice", "j");
+            other.payload_sha256 = "different".to_owned();
+            Ok((
+                jobs::insert(tx, &new_job("alice", "j"))?,
+                jobs::insert(tx, &other)?,
+                jobs::insert(tx, &new_job("bob", "j"))?,
+            ))
+        })
+        .await
+        .unwrap();
+    assert_eq!(outcomes, (Inserted::New(1), Inserted::Conflict, Inserted::New(2)));
+    let newest = store.read(|conn| jobs::find_by_job_id(conn, "j")).await.unwrap().unwrap();
+    assert_eq!(newest.controller_id, "bob");
+}
+
+#[tokio::test]
+async fn a_rejected_job_takes_no_id_and_disturbs_no_accepted_one() {
+    let (_folder, store) = store();
+    let (before, accepted, after, other) = store
+        .write(|tx| {
+            jobs::reject(tx, &new_rejected("alice", "j"), Code::ImageNotAllowed, "no such image")?;
+            jobs::reject(tx, &new_rejected("alice", "j"), Code::PolicyDenied, "rule x")?;
+            let before = jobs::find(tx, "alice", "j")?.unwrap();
+            let accepted = accept(tx, &new_job("alice", "j"))?;
+            jobs::reject(tx, &new_rejected("alice", "j"), Code::JobIdConflict, "")?;
+            let after = jobs::find(tx, "alice", "j")?.unwrap();
+            assert_eq!(jobs::find_by_job_id(tx, "j")?.unwrap().row, after.row);
+            Ok((before, accepted, after, jobs::find(tx, "bob", "j")?))
+        })
+        .await
+        .unwrap();
+    assert_eq!(before.status(), Status::Rejected);
+    assert_eq!(before.reason.as_deref(), Some("POLICY_DENIED"));
+    assert_eq!(before.error.as_deref(), Some("rule x"));
+    assert_eq!(before.to_result(), None);
+    assert_eq!((after.row, after.state), (accepted, State::Queued));
+    assert_eq!(other, None);
+}
+
+#[tokio::test]
+async fn writes_that_wait_share_commits() {
+    let (_folder, store) = store();
+    let largest = Arc::new(AtomicUsize::new(0));
+    let seen = largest.clone();
+    store.on_commit(Box::new(move |_, count| {
+        seen.fetch_max(count, Ordering::Relaxed);
+    }));
+    // The first closure holds the writer until all the others wait.
+    let (go, gate) = mpsc::channel::<()>();
+    let blocker = store.clone();
+    let first = tokio::spawn(async move {
+        blocker
+            .write(move |_| {
+                let _ = gate.recv();
+                Ok(())
+            })
+            .await
+    });
+    tokio::task::yield_now().await;
+    let before = store.commits();
+    let writes: Vec<_> = (0..1000)
+        .map(|number| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                store.write(move |tx| accept(tx, &new_job("alice", &format!("j{number}")))).await
+            })
+        })
+        .collect();
+    // One thread runs all tasks: after a few rounds each has handed its closure over.
+    for _ in 0..5_000 {
+        tokio::task::yield_now().await;
+    }
+    go.send(()).unwrap();
+    first.await.unwrap().unwrap();
+    for write in writes {
+        write.await.unwrap().unwrap();
+    }
+    let commits = store.commits() - before;
+    assert!(commits < 100, "1,000 writes took {commits} commits");
+    assert!(largest.load(Ordering::Relaxed) > 50);
+}
+
+#[tokio::test]
+async fn a_closure_that_fails_or_panics_hurts_nobody_else() {
+    let (_folder, store) = store();
+    let good = store.write(|tx| accept(tx, &new_job("alice", "1")));
+    let bad = store.write(|tx| -> Result<(), StoreError> {
+        accept(tx, &new_job("alice", "2"))?;
+        Err(StoreError::Internal("mine".to_owned()))
+    });
+    let panics = store.write(|tx| -> Result<(), StoreError> {
+        accept(tx, &new_job("alice", "3"))?;
+        panic!("on purpose");
+    });
+    let last = store.write(|tx| accept(tx, &new_job("alice", "4")));
+    let (good, bad, panics, last) = tokio::join!(good, bad, panics, last);
+    assert!(good.is_ok() && last.is_ok());
+    assert_eq!(bad, Err(StoreError::Internal("mine".to_owned())));
+    assert!(matches!(panics, Err(StoreError::Internal(_))), "{panics:?}");
+    let names: Vec<String> = store
+        .read(|conn| Ok(jobs::queued(conn, 0, 10)?.into_iter().map(|job| job.job_id).collect()))
+        .await
+        .unwrap();
+    assert_eq!(names, ["1", "4"]);
+    let panics = store.read(|_| -> Result<(), StoreError> { panic!("on purpose") }).await;
+    assert!(matches!(panics, Err(StoreError::Internal(_))));
+    assert!(store.read(audit::size).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_full_disk_is_typed_and_the_store_lives_on() {
+    let (_folder, store) = store();
+    store
+        .write(|tx| {
+            // The nearest thing to a full disk without one: SQLite answers the same way.
+            let pages: i64 = tx.pragma_query_value(None, "page_count", |row| row.get(0))?;
+            tx.pragma_update_and_check(None, "max_page_count", pages + 4, |_| Ok(()))?;
+            Ok(())
+        })
+        .await
+        .unwrap();
+    let mut large = new_job("alice", "large");
+    large.payload = vec![b'x'; 1 << 20];
+    let outcome = store.write(move |tx| accept(tx, &large)).await;
+    assert!(outcome.as_ref().is_err_and(StoreError::is_retryable), "{outcome:?}");
+    store
+        .write(|tx| Ok(tx.pragma_update_and_check(None, "max_page_count", 1 << 20, |_| Ok(()))?))
+        .await
+        .unwrap();
+    assert!(store.write(|tx| accept(tx, &new_job("alice", "small"))).await.is_ok());
+}
+
+#[tokio::test]
+async fn reads_can_not_write() {
+    let (_folder, store) = store();
+    let outcome = store.read(|conn| Ok(conn.execute("DELETE FROM jobs", [])?)).await;
+    assert!(outcome.is_err());
+}
+
+#[tokio::test]
+async fn the_log_can_not_be_changed() {
+    let (_folder, store) = store();
+    store.write(|tx| accept(tx, &new_job("alice", "j"))).await.unwrap();
+    for sql in ["UPDATE audit SET at = 0", "DELETE FROM audit"] {
+        let outcome = store.write(move |tx| Ok(tx.execute(sql, [])?)).await;
+        assert!(outcome.unwrap_err().to_string().contains("append-only"));
+    }
+}
+
+#[tokio::test]
+async fn the_secrets_of_a_job_are_gone_when_it_has_ended() {
+    let (folder, store) = store();
+    let row = store.write(|tx| accept(tx, &new_job("alice", "j"))).await.unwrap();
+    store.write(move |tx| jobs::finish(tx, row, &[State::Queued], &end(Reason::Cancelled))).await.unwrap();
+    assert_eq!(store.read(move |conn| jobs::payload(conn, row)).await.unwrap(), None);
+    store.close().await.unwrap();
+    for file in std::fs::read_dir(folder.path()).unwrap() {
+        let bytes = std::fs::read(file.unwrap().path()).unwrap();
+        assert!(!bytes.windows(7).any(|window| window == b"hunter2"));
+    }
+}
+
+#[tokio::test]
+async fn the_view_has_the_columns_of_the_audit_schema() {
+    let (_folder, store) = store();
+    let row = store.write(|tx| accept(tx, &new_job("alice", "j"))).await.unwrap();
+    store
+        .write(move |tx| {
+            jobs::starting(tx, row, &start(1))?;
+            jobs::container(tx, row, "c0ffee", at(1))?;
+            jobs::running(tx, row, at(2), at(9))?;
+            jobs::finish(tx, row, &[State::Running], &end(Reason::Exited))?;
+            jobs::reject(tx, &new_rejected("alice", "r"), Code::PolicyDenied, "")
+        })
+        .await
+        .unwrap();
+    let (columns, rows) = store
+        .read(|conn| {
+            let mut statement = conn.prepare("SELECT * FROM runs ORDER BY id")?;
+            let columns: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
+            let count = columns.len();
+            let rows = statement
+                .query_map([], |row| {
+                    (0..count)
+                        .map(|index| row.get::<_, rusqlite::types::Value>(index))
+                        .collect::<Result<Vec<_>, _>>()
+                })?
+                .collect::<Result<Vec<_>, _>>()?;
+            Ok((columns, rows))
+        })
+        .await
+        .unwrap();
+    assert_eq!(
+        columns.join(" "),
+        "id timestamp user prompt selected_command sandbox_id exit_code stdout stderr risk_level snapshot executed duration_ms"
+    );
+    use rusqlite::types::Value::{Integer, Null};
+    let text = |text: &str| rusqlite::types::Value::Text(text.to_owned());
+    assert_eq!(
+        rows[0],
+        [
+            Integer(1),
+            text("2024-01-07T12:00:00.000Z"),
+            text("alice"),
+            text("say hello"),
+            text("echo hello"),
+            text("c0ffee"),
+            Integer(3),
+            text("hello\n"),
+            text(""),
+            text("low"),
+            text("snap"),
+            Integer(1),
+            Integer(3000)
+        ]
+    );
+    assert_eq!((&rows[1][4], &rows[1][6], &rows[1][11]), (&text("rm -rf /"), &Null, &Integer(0)));
+}
+
+#[tokio::test]
+async fn every_submission_is_recorded_and_a_long_claim_is_cut() {
+    let (_folder, store) = store();
+    store
+        .write(|tx| {
+            jobs::insert(tx, &new_job("alice", "j"))?;
+            jobs::insert(tx, &new_job("alice", "j"))?;
+            jobs::reject(tx, &new_rejected("alice", "r"), Code::PolicyDenied, "rule")?;
+            let refusal = submissions::Refusal {
+                peer: "192.0.2.9".to_owned(),
+                controller_id: Some("é".repeat(100_000)),
+                ..submissions::Refusal::default()
+            };
+            submissions::refused(tx, &refusal, Code::InvalidSignature)
+        })
+        .await
+        .unwrap();
+    let rows = store
+        .read(|conn| {
+            let mut statement = conn.prepare(
+                "SELECT outcome || ' ' || verified || ' ' || coalesce(code, '') || ' ' || coalesce(job, '') || ' ' \
+                 || length(controller_id) FROM submissions ORDER BY id",
+            )?;
+            let rows = statement.query_map([], |row| row.get(0))?.collect::<Result<Vec<String>, _>>()?;
+            Ok(rows)
+        })
+        .await
+        .unwrap();
+    assert_eq!(
+        rows,
+        [
+            "accepted 1  1 5",
+            "duplicate 1  1 5",
+            "refused 1 POLICY_DENIED 2 5",
+            "refused 0 INVALID_SIGNATURE  128"
+        ]
+    );
+}
+
+#[tokio::test]
+async fn the_first_request_to_cancel_counts() {
+    let (_folder, store) = store();
+    let cancel = |why, by: &str| jobs::Cancel {
+        at: at(1),
+        why,
+        by: by.to_owned(),
+        reason: Some("changed my mind".to_owned()),
+        payload_sha256: None,
+    };
+    let (first, second) = (cancel(jobs::CancelWhy::Cancel, "alice"), cancel(jobs::CancelWhy::Drain, "agent"));
+    let (outcomes, job) = store
+        .write(move |tx| {
+            let row = accept(tx, &new_job("alice", "j"))?;
+            let outcomes =
+                (jobs::cancel_requested(tx, row, &first)?, jobs::cancel_requested(tx, row, &second)?);
+            Ok((outcomes, jobs::get(tx, row)?.unwrap()))
+        })
+        .await
+        .unwrap();
+    assert_eq!(outcomes, (true, false));
+    assert_eq!((job.cancel_why, job.cancel_by.as_deref()), (Some(jobs::CancelWhy::Cancel), Some("alice")));
+    assert!(job.to_status().cancel_requested);
+}
+
+#[tokio::test]
+async fn retention_keeps_hashes_and_ids() {
+    let (_folder, store) = store();
+    let before = Timestamp(at(100).0);
+    store
+        .write(move |tx| {
+            for name in ["a", "b", "c"] {
+                let row = accept(tx, &new_job("alice", name))?;
+                if name != "c" {
+                    jobs::finish(tx, row, &[State::Queued], &end(Reason::Expired))?;
+                }
+            }
+            jobs::reject(tx, &new_rejected("alice", "r"), Code::PolicyDenied, "")?;
+            Ok(())
+        })
+        .await
+        .unwrap();
+    store
+        .write(move |tx| {
+            assert_eq!(retention::purge(tx, at(5), 10, at(200))?, [4], "only what ended before");
+            assert_eq!(retention::purge(tx, before, 1, at(200))?.len(), 1);
+            assert_eq!(retention::purge(tx, before, 10, at(200))?.len(), 1);
+            assert!(retention::purge(tx, before, 10, at(200))?.is_empty());
+            let job = jobs::find(tx, "alice", "a")?.unwrap();
+            assert_eq!((job.command.as_str(), job.stdout.as_str(), job.stdout_bytes), ("", "", 6));
+            assert_eq!(job.stdout_sha256.as_deref(), Some("5891"));
+
+            assert_eq!(retention::delete(tx, before, 10, at(201))?.len(), 3);
+            assert!(retention::delete(tx, before, 10, at(201))?.is_empty());
+            assert_eq!(jobs::find(tx, "alice", "a")?, None);
+            let again = jobs::insert(tx, &new_job("alice", "a"))?;
+            let expected =
+                Inserted::Duplicate { row: 1, state: State::Failed, reason: Some("expired".to_owned()) };
+            assert_eq!(again, expected);
+            assert_eq!(jobs::queued(tx, 0, 10)?.len(), 1);
+
+            assert_eq!(retention::delete_submissions(tx, before, 2, at(202))?, 2);
+            assert_eq!(retention::delete_submissions(tx, before, 10, at(202))?, 3);
+            assert_eq!(retention::delete_submissions(tx, before, 10, at(202))?, 0);
+            Ok(())
+        })
+        .await
+        .unwrap();
+    let counts = store.read(jobs::counts).await.unwrap();
+    assert_eq!(counts, [(State::Queued, 1)]);
+}
+
+#[tokio::test]
+async fn a_backup_is_whole_and_opens_as_a_store() {
+    let (folder, store) = store();
+    store.write(|tx| accept(tx, &new_job("alice", "j"))).await.unwrap();
+    let copy = folder.path().join("copy.db");
+    store.backup(&copy).await.unwrap();
+    store.write(|tx| accept(tx, &new_job("alice", "later"))).await.unwrap();
+    assert_eq!(std::fs::metadata(&copy).unwrap().permissions().mode() & 0o777, 0o600);
+    let found = verify(&copy).unwrap();
+    assert_eq!((found.schema, found.jobs, found.audit_entries), (schema::latest(), 1, 1));
+    let restored = Store::open(&copy).unwrap();
+    assert_eq!(restored.read(|conn| jobs::queued(conn, 0, 9)).await.unwrap().len(), 1);
+    assert!(
+        matches!(store.backup(&copy).await, Err(StoreError::NotWritable { .. })),
+        "nothing is overwritten"
+    );
+    // The running one can be verified too.
+    assert_eq!(verify(store.path()).unwrap().jobs, 2);
+}
+
+#[tokio::test]
+async fn verify_names_the_entry_that_was_changed() {
+    let (folder, store) = store();
+    let path = folder.path().join("audit.db");
+    for name in ["a", "b", "c"] {
+        store.write(move |tx| accept(tx, &new_job("alice", name))).await.unwrap();
+    }
+    store.close().await.unwrap();
+    let conn = Connection::open(&path).unwrap();
+    conn.execute_batch("DROP TRIGGER audit_not_changed; DROP TRIGGER audit_not_removed").unwrap();
+    conn.execute("UPDATE audit SET entry = CAST('{}' AS BLOB) WHERE number = 1", []).unwrap();
+    assert!(verify(&path).unwrap_err().to_string().contains("audit entry 1 is not what was hashed"));
+    conn.execute("DELETE FROM audit WHERE number = 1", []).unwrap();
+    assert!(verify(&path).unwrap_err().to_string().contains("audit entry 1 is missing"));
+}
+
+#[test]
+fn a_damaged_file_is_named_with_the_way_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("audit.db");
+    drop(Store::open(&path).unwrap());
+    let sound = std::fs::read(&path).unwrap();
+
+    std::fs::write(
+        &path,
+        b"this is not a database, whatever its name says; it is a text of some length".repeat(40),
+    )
+    .unwrap();
+    named(&path);
+    // A page in the middle, as a bad disk would leave it.
+    let mut damaged = sound.clone();
+    let middle = damaged.len() / 2 / 4096 * 4096;
+    damaged[middle..middle + 4096].fill(0xa5);
+    std::fs::write(&path, damaged).unwrap();
+    named(&path);
+    std::fs::write(&path, &sound[..sound.len() - 4096]).unwrap();
+    named(&path);
+    std::fs::write(&path, sound).unwrap();
+    assert!(Store::open(&path).is_ok());
+
+    fn named(path: &Path) {
+        let error = Store::open(path).unwrap_err();
+        assert!(matches!(error, StoreError::Corrupt { .. }), "{error:?}");
+        let text = error.to_string();
+        assert!(
+            text.contains(path.to_str().unwrap()) && text.contains("restore the latest backup"),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn files_of_others_and_of_newer_versions_are_refused_untouched() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("audit.db");
+    drop(Store::open(&path).unwrap());
+    Connection::open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
+    let error = Store::open(&path).unwrap_err();
+    assert!(matches!(error, StoreError::NewerSchema { found: 99, .. }), "{error:?}");
+
+    let other = folder.path().join("other.db");
+    Connection::open(&other).unwrap().execute_batch("CREATE TABLE jobs (x)").unwrap();
+    assert!(matches!(Store::open(&other), Err(StoreError::Foreign { .. })));
+
+    let error = Store::open(folder.path().join("missing/audit.db")).unwrap_err();
+    assert!(matches!(error, StoreError::NotWritable { .. }), "{error:?}");
+    let error = Store::open(folder.path()).unwrap_err();
+    assert!(matches!(error, StoreError::NotWritable { .. }), "{error:?}");
+}
+
+#[test]
+fn two_agents_do_not_share_a_database() {
+    let (folder, store) = store();
+    let path = folder.path().join("audit.db");
+    assert!(matches!(Store::open(&path), Err(StoreError::InUse { .. })));
+    drop(store);
+    assert!(Store::open(&path).is_ok());
+}
+
+#[tokio::test]
+async fn a_database_of_version_1_opens_with_its_jobs() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("audit.db");
+    let conn = Connection::open(&path).unwrap();
+    conn.execute_batch(schema::STEPS[0].1).unwrap();
+    conn.pragma_update(None, "user_version", 1).unwrap();
+    conn.execute_batch(
+        "INSERT INTO jobs (controller_id, job_id, peer, payload_sha256, accepted_at, ttl, risk_level, image, \
+         limits, network, state) VALUES ('alice', 'old', '', 'x', 1, 2, 'low', 'i', '{}', 'none', 'queued');
+         INSERT INTO texts VALUES (1, 'p', 'c', '');
+         INSERT INTO payloads VALUES (1, x'7b7d');",
+    )
+    .unwrap();
+    drop(conn);
+    let store = Store::open(&path).unwrap();
+    let waiting = store.read(|conn| jobs::queued(conn, 0, 9)).await.unwrap();
+    assert_eq!(waiting[0].job_id, "old");
+    assert_eq!(store.read(schema::version).await.unwrap(), schema::latest());
+}
+
+#[test]
+fn released_migrations_are_not_edited_and_none_is_forgotten() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations");
+    let mut files: Vec<String> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    files.sort();
+    let names: Vec<&str> = schema::STEPS.iter().map(|(name, _)| *name).collect();
+    assert_eq!(files, names);
+    // A hash that differs means an edited migration: add a new file instead.
+    let hashes: Vec<String> =
+        schema::STEPS.iter().map(|(_, sql)| hex::encode(Sha256::digest(sql.as_bytes()))).collect();
+    assert_eq!(hashes, ["7742558408507bce8b6e10c9db3b956547e118543bd60af5ae5405e97c78858d"]);
+}
