@@ -103,7 +103,7 @@ impl Service {
     /// Takes a submission; `Ok` means that the job is on disk, synced.
     ///
     /// # Errors
-    /// Each refusal of the contract's table, counted and recorded.
+    /// Each refusal of the contract's table, recorded.
     pub async fn submit(&self, body: Bytes, peer: IpAddr, now: Timestamp) -> Result<Accepted, Problem> {
         service::submit(&self.shared, body, peer, now).await
     }

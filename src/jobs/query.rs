@@ -56,8 +56,6 @@ pub struct JobStream {
     row: i64,
     job_id: String,
     reader: Option<output::Reader>,
-    /// Holds the gauge up while there is a reader.
-    _held: crate::metrics::Held,
 }
 
 /// What a stream gives.
@@ -189,13 +187,7 @@ pub(super) async fn stream(
     if now.is_none_or(|job| job.state.is_final()) {
         shared.outputs.finish(row);
     }
-    Ok(JobStream {
-        row,
-        job_id: job.job_id,
-        reader: Some(frames),
-        _held: crate::metrics::Held::of(&shared.metrics.stream_readers),
-        shared: Arc::clone(shared),
-    })
+    Ok(JobStream { row, job_id: job.job_id, reader: Some(frames), shared: Arc::clone(shared) })
 }
 
 impl JobStream {

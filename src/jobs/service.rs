@@ -36,7 +36,7 @@ const TRY_AGAIN: u32 = 5;
 /// Takes a submission: gate, rates, queue, record; `Ok` means that the job is on disk, synced.
 ///
 /// # Errors
-/// The refusal, which has been counted and recorded.
+/// The refusal, which has been recorded.
 pub(super) async fn submit(
     shared: &Arc<Shared>,
     body: Bytes,
@@ -119,9 +119,7 @@ async fn accept(
         }
         Err(error) => {
             tracing::error!(job_id, %error, "a job could not be recorded and was refused");
-            let problem = storage_error(&error);
-            shared.metrics.refused(problem.code);
-            Err(problem)
+            Err(storage_error(&error))
         }
     }
 }
@@ -235,10 +233,9 @@ fn secrets(payload: &Payload) -> Vec<String> {
         .unwrap_or_default()
 }
 
-/// Counts and records what the gate refused; gives the answer.
+/// Records what the gate refused; gives the answer. The door counts it.
 async fn refuse(shared: &Arc<Shared>, refused: Refused, peer: IpAddr, now: Timestamp) -> Problem {
     let Refused { problem, authenticated } = refused;
-    shared.metrics.refused(problem.code);
     let details = problem.details.clone().unwrap_or_default();
     let code = problem.code;
     tracing::info!(code = code.as_str(), details, peer = %peer, "submission refused");
@@ -281,7 +278,7 @@ async fn refuse(shared: &Arc<Shared>, refused: Refused, peer: IpAddr, now: Times
     problem
 }
 
-/// Counts and records a refusal of what the gate had admitted.
+/// Records a refusal of what the gate had admitted.
 async fn record_rejection(
     shared: &Arc<Shared>,
     admitted: &Admitted,
@@ -289,7 +286,6 @@ async fn record_rejection(
     peer: IpAddr,
     now: Timestamp,
 ) {
-    shared.metrics.refused(problem.code);
     let job = new_job(admitted, peer, now);
     let rejected = NewRejected {
         controller_id: job.controller_id,
