@@ -184,6 +184,8 @@ async fn receive(source: &mut SplitStream<WebSocket>, pace: Pace, alive: &Alive)
     loop {
         let until = alive.last() + pace.silence;
         tokio::select! {
+            // What has come counts first: after a standstill of this machine both may be due.
+            biased;
             message = source.next() => match message {
                 None | Some(Err(_)) => return End::Gone,
                 Some(Ok(Message::Close(_))) => return End::Closed,

@@ -26,6 +26,7 @@ const LIVE: &[u8] = b"GET /live HTTP/1.1\r\nHost: localhost\r\nConnection: close
 async fn what_does_not_come_is_not_waited_for() {
     let dir = tempfile::tempdir().unwrap();
     let (files, cert) = certificate(dir.path());
+    let patient = open(ServerConfig { tls: Some(files.clone()), ..config() }, CALM);
     let limits = ServerConfig { header_timeout: SHORT, tls: Some(files), ..config() };
     let door = open(limits, CALM);
     let client = Arc::new(client(&cert));
@@ -34,9 +35,10 @@ async fn what_does_not_come_is_not_waited_for() {
         let answer = told(stream, start).await;
         assert!(!answer.contains("200"), "{answer}");
     }
-    assert!(told(tls(door.at, client).await.unwrap(), LIVE).await.starts_with("HTTP/1.1 200"));
     until("every place is given back", || door.metrics.connections.get() == 0).await;
     door.stopped().await;
+    assert!(told(tls(patient.at, client).await.unwrap(), LIVE).await.starts_with("HTTP/1.1 200"));
+    patient.stopped().await;
 }
 
 #[tokio::test]
@@ -67,6 +69,9 @@ async fn a_body_too_slow_or_too_large_gets_its_answer_over_the_wire() {
     let slow = b"POST /api/v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n{";
     let answer = told(door.tcp().await, slow).await;
     assert!(answer.starts_with("HTTP/1.1 408") && answer.contains("REQUEST_TIMEOUT"), "{answer}");
+    door.stopped().await;
+
+    let door = open(config(), CALM);
 
     let head = |length: usize, more: &str| {
         format!(

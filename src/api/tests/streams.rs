@@ -132,7 +132,7 @@ async fn plain_get(door: &Served, path: &str) -> String {
     answer
 }
 
-const LIVELY: Pace = Pace { ping: Duration::from_millis(50), silence: Duration::from_secs(2) };
+const LIVELY: Pace = Pace { ping: Duration::from_millis(50), silence: Duration::from_secs(5) };
 
 #[tokio::test]
 async fn a_client_that_answers_pings_stays_and_one_that_does_not_goes() {
@@ -142,7 +142,7 @@ async fn a_client_that_answers_pings_stays_and_one_that_does_not_goes() {
     until("both read", || door.metrics.stream_readers.get() == 2).await;
     let start = Instant::now();
     let mut pings = 0;
-    while start.elapsed() < LIVELY.silence * 2 || door.metrics.stream_readers.get() == 2 {
+    while door.metrics.stream_readers.get() == 2 {
         let message = tokio::time::timeout(PATIENCE, lively.next()).await.expect("pings come");
         if let Message::Ping(_) = message.expect("it stays open").unwrap() {
             pings += 1;
@@ -184,6 +184,7 @@ async fn readers_that_never_read_hold_up_nobody_and_go() {
 async fn what_a_client_says_is_bounded() {
     let door = open(config(), CALM);
     let mut talks = stream(&door, "quiet").await;
+    until("it reads", || door.metrics.stream_readers.get() == 1).await;
     talks.send(Message::text("hello")).await.unwrap();
     talks.send(Message::text("x".repeat(60_000))).await.unwrap();
     assert_eq!(door.metrics.stream_readers.get(), 1, "small messages are ignored");
