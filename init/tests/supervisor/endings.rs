@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use quickcmd_init::proto::Ending;
 use quickcmd_init::spool::Kind;
 
-use crate::harness::{Sandbox, exited, job, run, run_with, sh};
+use crate::harness::{Sandbox, exited, install, job, run, run_with, sh};
 
 #[test]
 fn the_exit_code_comes_back() {
@@ -28,9 +28,10 @@ fn what_can_not_be_started_says_why() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
     let file = |name: &str, text: &str, mode| {
+        let source = folder.path().join(format!("{name}.source"));
+        std::fs::write(&source, text).unwrap();
         let path = folder.path().join(name);
-        std::fs::write(&path, text).unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        install(source.to_str().unwrap(), mode, &path);
         path.to_str().unwrap().to_owned()
     };
     let plain = file("plain", "#!/bin/sh\n", 0o644);

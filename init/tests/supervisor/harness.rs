@@ -3,9 +3,9 @@
 use std::fs::{File, OpenOptions, Permissions};
 use std::io::{IoSlice, Read, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -46,8 +46,7 @@ impl Sandbox {
         let folder = tempfile::tempdir().unwrap();
         std::fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
         let init = folder.path().join("init");
-        std::fs::copy(env!("CARGO_BIN_EXE_quickcmd-init"), &init).unwrap();
-        std::fs::set_permissions(&init, Permissions::from_mode(0o755)).unwrap();
+        install(env!("CARGO_BIN_EXE_quickcmd-init"), 0o755, &init);
         let socket = folder.path().join(proto::SOCKET_FILE);
         let listener = UnixListener::bind(&socket).unwrap();
         std::fs::set_permissions(&socket, Permissions::from_mode(0o777)).unwrap();
@@ -132,13 +131,32 @@ impl Sandbox {
         self.program.try_wait().unwrap().is_some()
     }
 
-    /// Waits until so much can be read of the job's standard output.
+    /// Waits until this can be read of the job's standard output.
     pub fn wait_for_output(&self, text: &str) {
+        self.wait_for(Kind::Stdout, text);
+    }
+
+    /// Waits until this can be read of a stream.
+    pub fn wait_for(&self, kind: Kind, text: &str) {
+        let file = File::open(self.spool_path()).unwrap();
+        let (mut at, mut seen) = (0, Vec::new());
         until(text, || {
-            let (records, _) = records(&std::fs::read(self.spool_path()).unwrap());
-            let out: Vec<u8> =
-                records.into_iter().filter(|r| r.0.kind == Kind::Stdout).flat_map(|r| r.1).collect();
-            String::from_utf8_lossy(&out).contains(text).then_some(())
+            let length = file.metadata().unwrap().len();
+            let mut bytes = [0; HEADER];
+            while file.read_exact_at(&mut bytes, at).is_ok() {
+                let header = Header::decode(&bytes).expect("a header");
+                let end = at + HEADER as u64 + u64::from(header.len);
+                if end > length {
+                    break;
+                }
+                if header.kind == kind {
+                    let mut body = vec![0; header.len as usize];
+                    file.read_exact_at(&mut body, at + HEADER as u64).unwrap();
+                    seen.extend(body);
+                }
+                at = end;
+            }
+            String::from_utf8_lossy(&seen).contains(text).then_some(())
         });
     }
 
@@ -157,10 +175,20 @@ impl Sandbox {
 
 impl Drop for Sandbox {
     fn drop(&mut self) {
-        // With `--kill-child` its namespace goes with it.
+        // The supervisor itself: `--kill-child` does not outlive the change of user.
+        if !self.has_ended() && self.pid.as_raw() > 0 {
+            let _ = kill(self.pid, Signal::SIGKILL);
+        }
         let _ = self.program.kill();
         let _ = self.program.wait();
     }
+}
+
+/// Puts a file there by another process. Were it written by this one, a program that another thread starts
+/// at that moment would have it open for writing, and nobody could run it (ETXTBSY).
+pub fn install(from: &str, mode: u32, to: &Path) {
+    let done = Command::new("install").arg("-m").arg(format!("{mode:o}")).arg(from).arg(to).status();
+    assert!(done.unwrap().success());
 }
 
 fn message(body: &[u8]) -> Vec<u8> {

@@ -115,9 +115,7 @@ fn much_output_needs_no_memory() {
         &sh(&format!("echo begun >&2; yes 0123456789abcde | head -c {bytes}; echo end >&2; sleep 1000")),
         &[],
     );
-    until("all of the output", || {
-        (std::fs::metadata(sandbox.spool_path()).unwrap().len() > bytes).then_some(())
-    });
+    sandbox.wait_for(Kind::Stderr, "end");
     let peak = sandbox.peak_memory().unwrap();
     sandbox.stop(quickcmd_init::proto::Stop::Cancelled);
     let outcome = sandbox.end();
