@@ -1,1 +1,302 @@
-//! To be written.
+//! The composition root: configuration, record, engine, jobs, door, in this order; owns every task, and the
+//! order in which they stop.
+//!
+//! ```text
+//! start: configuration (all faults at once) -> data folder, record, spools -> engine -> jobs -> port, certificate
+//!        -> ordinary user -> what an earlier life left -> tasks -> "ready" to systemd
+//! stop:  SIGTERM -> no new jobs -> running ones end (drain_timeout) -> the rest is cancelled -> door closes
+//!        -> engine throws away what waits -> record is closed
+//! tasks: door, dispatcher, sweeps, output events, engine's upkeep; an early end of one ends the agent
+//! ```
+
+mod door;
+mod log;
+mod notify;
+mod privileges;
+mod signals;
+
+use std::{
+    fs::DirBuilder,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio_util::sync::CancellationToken;
+
+pub use privileges::PrivilegeError;
+
+use crate::{
+    api::{self, Door, Edge},
+    base::{clock::Timestamp, tasks::Tasks},
+    config::{Config, Faults},
+    gate::Gate,
+    jobs::Service,
+    metrics::{Metrics, Outcome},
+    output::Outputs,
+    sandbox::{Docker, Engine, Observer},
+    store::{Store, StoreError},
+};
+use privileges::Became;
+use signals::{Signal, Signals};
+
+/// Why the agent could not start, or ended by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// The configuration has faults; none of them opened a port.
+    #[error("{0}")]
+    Config(#[from] Faults),
+    /// The record can't be opened.
+    #[error("{0}")]
+    Store(#[from] StoreError),
+    /// The port or the certificate can't be used.
+    #[error("{0}")]
+    Bind(#[from] api::BindError),
+    /// The agent could not become an ordinary user.
+    #[error("{0}")]
+    Privileges(#[from] PrivilegeError),
+    /// Something of the system.
+    #[error("{what}: {error}")]
+    Io {
+        /// What was being done.
+        what: String,
+        /// What the system said.
+        error: std::io::Error,
+    },
+    /// A task ended that never should.
+    #[error("{0} ended early: the agent stops, so that it is started anew")]
+    TaskEnded(&'static str),
+    /// A defect.
+    #[error("{0}")]
+    Internal(String),
+}
+
+impl AgentError {
+    /// The exit code, as in `sysexits.h`: 64 for a configuration to be mended, 70 for a defect, 71 for the system.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            AgentError::Config(_) => 64,
+            AgentError::TaskEnded(_) | AgentError::Internal(_) => 70,
+            AgentError::Store(_)
+            | AgentError::Bind(_)
+            | AgentError::Privileges(_)
+            | AgentError::Io { .. } => 71,
+        }
+    }
+
+    fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> AgentError {
+        let what = what.into();
+        |error| AgentError::Io { what, error }
+    }
+}
+
+/// Reads the environment, for settings that name a variable.
+fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// Loads the configuration and says what it comes to, without opening anything.
+///
+/// # Errors
+/// Every fault at once.
+pub fn check(path: &Path) -> Result<String, AgentError> {
+    Ok(Config::load(path, &environment)?.describe().join("\n"))
+}
+
+/// Runs the agent until it is told to stop.
+///
+/// # Errors
+/// What was wrong at the start, or which task ended.
+pub fn run(path: &Path) -> Result<(), AgentError> {
+    let config = Config::load(path, &environment)?;
+    log::start(&config.log);
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("quickcmd")
+        .build()
+        .map_err(AgentError::io("could not start the runtime"))?;
+    let result = runtime.block_on(serve(path.to_owned(), config));
+    // Blocking reads that are still under way end with the process.
+    runtime.shutdown_timeout(Duration::from_secs(2));
+    result
+}
+
+/// The agent, built and not yet moving.
+struct Agent {
+    path: PathBuf,
+    config: Config,
+    store: Store,
+    engine: Arc<Docker>,
+    outputs: Arc<Outputs>,
+    service: Service,
+    api: api::Api,
+    metrics: Arc<Metrics>,
+}
+
+async fn serve(path: PathBuf, config: Config) -> Result<(), AgentError> {
+    let mut signals = Signals::listen().map_err(AgentError::io("could not listen to signals"))?;
+    let agent = build(path, config)?;
+    become_ordinary(&agent.config)?;
+    agent.main(&mut signals).await
+}
+
+fn build(path: PathBuf, config: Config) -> Result<Agent, AgentError> {
+    let metrics = Metrics::new();
+    let data = config.data_dir.clone();
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&data)
+        .map_err(AgentError::io(format!("could not make the data folder {}", data.display())))?;
+    let store = Store::open(&config.audit_db_path)?;
+    let counts = Arc::clone(&metrics);
+    store.on_commit(Box::new(move |took, batch| {
+        counts.db_commit_seconds.observe(took.as_secs_f64());
+        counts.db_commit_batch.observe(f64::from(u32::try_from(batch).unwrap_or(u32::MAX)));
+    }));
+    let outputs = Outputs::open(&data.join("spool")).map_err(AgentError::io("could not open the spools"))?;
+    let engine = Docker::new(&config.sandbox, &data, Arc::clone(&metrics) as Arc<dyn Observer>)
+        .map_err(|error| AgentError::Internal(error.to_string()))?;
+    let service = Service::new(
+        &config,
+        gate(&config)?,
+        store.clone(),
+        Arc::clone(&outputs),
+        Arc::clone(&engine) as Arc<dyn Engine>,
+        Arc::clone(&metrics),
+    );
+    let doorway = door::Doorway {
+        service: service.clone(),
+        agent_id: config.agent_id.clone(),
+        started: Timestamp::now(),
+    };
+    let api = api::bind(Door {
+        jobs: Arc::new(doorway),
+        config: config.server.clone(),
+        metrics: Arc::clone(&metrics),
+    })?;
+    Ok(Agent { path, config, store, engine, outputs, service, api, metrics })
+}
+
+fn gate(config: &Config) -> Result<Gate, AgentError> {
+    Gate::new(&config.gate, config.server.read_access)
+        .map_err(|error| AgentError::Internal(error.to_string()))
+}
+
+fn become_ordinary(config: &Config) -> Result<(), AgentError> {
+    let socket = config.sandbox.docker_host.strip_prefix("unix://").map(Path::new);
+    match privileges::become_ordinary(&config.run_as, &config.data_dir, socket)? {
+        Became::AlreadyOrdinary => {}
+        Became::User { name, groups } => tracing::info!(user = name, ?groups, "no longer root"),
+        Became::NoSuchUser { name } => tracing::warn!(
+            "there is no user {name:?} (run_as_user): the agent goes on as root; scripts/setup-agent.sh makes the user"
+        ),
+    }
+    Ok(())
+}
+
+impl Agent {
+    async fn main(self, signals: &mut Signals) -> Result<(), AgentError> {
+        let Agent { path, config, store, engine, outputs, service, api, metrics } = self;
+        let address = api.local_addr().map_err(AgentError::io("could not read the port"))?;
+        let edge = api.edge();
+
+        // Two stops: the door and the jobs' tasks first, the engine and the output after the last job.
+        let stop = CancellationToken::new();
+        let mut tasks = Tasks::new(stop.clone());
+        let ground = CancellationToken::new();
+        let mut below = Tasks::new(ground.clone());
+        let events = Arc::clone(&outputs);
+        below.spawn("output events", |stop| events.run(stop));
+        let upkeep = Arc::clone(&engine);
+        below.spawn("engine upkeep", |stop| upkeep.upkeep(stop));
+
+        service.start(&mut tasks).await?;
+        tasks.spawn("door", |stop| async move {
+            if let Err(error) = api.serve(stop).await {
+                tracing::error!(%error, "the door failed");
+            }
+        });
+        tracing::info!(%address, agent_id = config.agent_id, data = %config.data_dir.display(), "the agent serves");
+        notify::ready();
+        let mut watchdog = notify::Watchdog::new();
+
+        let mut drain = config.jobs.drain_timeout;
+        let failed = loop {
+            tokio::select! {
+                signal = signals.next() => match signal {
+                    Signal::Stop => break None,
+                    Signal::Reload => {
+                        if let Some(patience) = reload(&path, &service, &edge, &metrics) {
+                            drain = patience;
+                        }
+                    }
+                },
+                name = tasks.ended() => break name,
+                name = below.ended() => break name,
+                () = watchdog.tick(&store) => {}
+            }
+        };
+
+        // From here on in the order of the drawing.
+        notify::stopping();
+        match failed {
+            Some(name) => tracing::error!(task = name, "a task ended early: the agent stops"),
+            None => tracing::info!(patience_seconds = drain.as_secs(), "stopping: running jobs may end"),
+        }
+        let hurry = CancellationToken::new();
+        let finish = service.finish(drain, hurry.clone());
+        tokio::pin!(finish);
+        loop {
+            tokio::select! {
+                () = &mut finish => break,
+                signal = signals.next() => if signal == Signal::Stop {
+                    tracing::warn!("told to stop again: no more patience");
+                    hurry.cancel();
+                },
+            }
+        }
+        stop.cancel();
+        while tasks.ended().await.is_some() {}
+        ground.cancel();
+        while below.ended().await.is_some() {}
+        if let Err(error) = store.close().await {
+            tracing::warn!(%error, "the record was not closed cleanly; the next start does it");
+        }
+        tracing::info!("stopped");
+        match failed {
+            None => Ok(()),
+            Some(name) => Err(AgentError::TaskEnded(name)),
+        }
+    }
+}
+
+/// Loads the configuration again and goes on with it; a bad one keeps the old and says why. Gives the new drain
+/// time.
+fn reload(path: &Path, service: &Service, edge: &Edge, metrics: &Metrics) -> Option<Duration> {
+    notify::reloading();
+    let result = (|| {
+        let config = Config::load(path, &environment)?;
+        let gate = gate(&config)?;
+        edge.reload(&config.server).map_err(|error| AgentError::Internal(error.to_string()))?;
+        service.reload(&config, gate);
+        Ok::<_, AgentError>(config.jobs.drain_timeout)
+    })();
+    notify::ready();
+    match result {
+        Ok(drain) => {
+            metrics.config_reload(Outcome::Ok);
+            tracing::info!("configuration reloaded");
+            Some(drain)
+        }
+        Err(error) => {
+            metrics.config_reload(Outcome::Error);
+            tracing::error!("configuration not reloaded, the old one stays: {error}");
+            None
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! Joins the door and the job service: the one place that knows both.
+
+use std::{io, net::IpAddr, ops::Range};
+
+use axum::body::Bytes;
+use futures_util::{StreamExt, stream, stream::BoxStream};
+use serde_json::{Map, Value, json};
+
+use crate::{
+    api::service::{Answer, FrameText, Frames, Jobs, ListQuery, Of, Output, Readiness},
+    base::clock::Timestamp,
+    gate::{ReadRequest, Reader},
+    jobs::{self, Service, Streamed},
+    output::Stream,
+    wire::result::{Accepted, CancelAnswer, JobPage, JobStatus},
+};
+
+/// The job service as the door sees it.
+pub(super) struct Doorway {
+    pub service: Service,
+    pub agent_id: String,
+    pub started: Timestamp,
+}
+
+impl Jobs for Doorway {
+    fn submit(&self, body: Bytes, peer: IpAddr, now: Timestamp) -> Answer<'_, Accepted> {
+        Box::pin(self.service.submit(body, peer, now))
+    }
+
+    fn cancel<'a>(
+        &'a self,
+        job_id: &'a str,
+        body: Bytes,
+        peer: IpAddr,
+        now: Timestamp,
+    ) -> Answer<'a, CancelAnswer> {
+        Box::pin(self.service.cancel(job_id, body, peer, now))
+    }
+
+    fn reader(&self, request: &ReadRequest, now: Timestamp) -> Result<Reader, crate::wire::Problem> {
+        self.service.reader(request, now)
+    }
+
+    fn status<'a>(&'a self, reader: &'a Reader, job_id: &'a str) -> Answer<'a, JobStatus> {
+        Box::pin(self.service.status(reader, job_id))
+    }
+
+    fn list<'a>(&'a self, reader: &'a Reader, query: ListQuery) -> Answer<'a, JobPage> {
+        let query = jobs::ListQuery {
+            status: query.status,
+            reason: query.reason,
+            controller_id: query.controller_id,
+            since: query.since,
+            until: query.until,
+            limit: u32::try_from(query.limit).ok(),
+            cursor: query.cursor,
+        };
+        Box::pin(self.service.list(reader, query))
+    }
+
+    fn stream<'a>(
+        &'a self,
+        reader: &'a Reader,
+        job_id: &'a str,
+        from_seq: Option<u64>,
+        system: bool,
+    ) -> Answer<'a, Frames> {
+        Box::pin(async move {
+            let frames = self.service.stream(reader, job_id, from_seq, system).await?;
+            let frames = stream::unfold(Some(frames), |frames| async {
+                let mut frames = frames?;
+                match frames.next().await {
+                    Ok(None) => None,
+                    Ok(Some(frame)) => Some((text(frame), Some(frames))),
+                    // The reader ends here; what it lacks it can ask for again.
+                    Err(problem) => Some((Err(io::Error::other(problem.error)), None)),
+                }
+            });
+            Ok(frames.boxed())
+        })
+    }
+
+    fn output<'a>(&'a self, reader: &'a Reader, job_id: &'a str, of: Of) -> Answer<'a, Output> {
+        let of = match of {
+            Of::Stdout => Stream::Stdout,
+            Of::Stderr => Stream::Stderr,
+        };
+        Box::pin(async move {
+            let file = self.service.output(reader, job_id, of).await?;
+            let len = file.bytes.as_ref().map_or(0, crate::output::Bytes::len);
+            let bytes = file.bytes;
+            Ok(Output {
+                len,
+                sha256: file.sha256,
+                chunks: Box::new(move |range: Range<u64>| -> BoxStream<'static, io::Result<Bytes>> {
+                    match bytes {
+                        Some(bytes) => bytes.chunks(range).boxed(),
+                        None => stream::empty().boxed(),
+                    }
+                }),
+            })
+        })
+    }
+
+    fn readiness(&self) -> Readiness {
+        let readiness = self.service.ready();
+        Readiness { ready: readiness.ready(), problems: readiness.problems }
+    }
+
+    fn details(&self) -> Map<String, Value> {
+        let counts = self.service.counts();
+        let details = json!({
+            "agent_id": self.agent_id,
+            "version": env!("CARGO_PKG_VERSION"),
+            "uptime_seconds": Timestamp::now().since(self.started).as_secs(),
+            "jobs_running": counts.running,
+            "jobs_queued": counts.queued,
+            "engine": counts.engine,
+        });
+        match details {
+            Value::Object(map) => map,
+            _ => Map::new(),
+        }
+    }
+}
+
+fn text(frame: Streamed) -> io::Result<FrameText> {
+    match frame {
+        Streamed::Line(line) => Ok(FrameText {
+            json: String::from_utf8(line.json.to_vec()).map_err(io::Error::other)?,
+            last: false,
+        }),
+        Streamed::Final(frame) => {
+            Ok(FrameText { json: serde_json::to_string(&frame).map_err(io::Error::other)?, last: true })
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! Cancelling: in the queue, while it runs, by others, and when it is over.
+
+use serde_json::json;
+
+use crate::harness::{Agent, CONTROLLER, cancel, sign};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_running_job_is_ended() {
+    let agent = Agent::start().await;
+    let id = agent.submit("echo started; sleep 300").await;
+    agent.until_status(&id, "running").await;
+    let mut stream = agent.stream(&id, "?system=false").await;
+    assert_eq!(stream.next().await.expect("a frame")["data"], "started\n");
+    let path = format!("/api/v1/jobs/{id}/cancel");
+    let (status, answer) = agent.post_to(&path, cancel(&id, CONTROLLER)).await;
+    assert_eq!((status, &answer["cancel_requested"]), (202, &json!(true)), "{answer}");
+    let end = agent.ended(&id).await;
+    assert_eq!((&end["status"], &end["reason"]), (&json!("failed"), &json!("cancelled")), "{end}");
+    assert_eq!(end["result"]["stdout"], "started\n");
+    let (status, answer) = agent.post_to(&path, cancel(&id, CONTROLLER)).await;
+    assert_eq!((status, &answer["code"]), (409, &json!("JOB_ENDED")), "{answer}");
+    agent.no_container_left().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_ignores_sigterm_is_killed_after_the_grace() {
+    let agent = Agent::with("grace: 1s\n").await;
+    let id = agent.submit("trap '' TERM; echo deaf; while :; do sleep 1; done").await;
+    let mut stream = agent.stream(&id, "?system=false").await;
+    assert_eq!(stream.next().await.expect("a frame")["data"], "deaf\n");
+    agent.post_to(&format!("/api/v1/jobs/{id}/cancel"), cancel(&id, CONTROLLER)).await;
+    let end = agent.ended(&id).await;
+    assert_eq!((&end["reason"], &end["result"]["signal"]), (&json!("cancelled"), &json!(9)), "{end}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_waiting_job_never_starts() {
+    let agent = Agent::with("max_concurrent_jobs: 1\n").await;
+    let first = agent.submit("sleep 300").await;
+    agent.until_status(&first, "running").await;
+    let second = agent.submit("echo never").await;
+    let (status, answer) =
+        agent.post_to(&format!("/api/v1/jobs/{second}/cancel"), cancel(&second, CONTROLLER)).await;
+    assert_eq!((status, &answer["status"]), (202, &json!("failed")), "{answer}");
+    let end = agent.ended(&second).await;
+    assert_eq!((&end["reason"], &end["result"]["sandbox_id"]), (&json!("cancelled"), &json!("")), "{end}");
+    agent.post_to(&format!("/api/v1/jobs/{first}/cancel"), cancel(&first, CONTROLLER)).await;
+    agent.ended(&first).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_controllers_job_is_not_there_and_an_administrator_may() {
+    let secret = "an-administrators-secret-of-enough-bytes";
+    let agent = Agent::with(&format!(
+        "controllers:\n  - id: boss\n    keys: [{{secret: \"{secret}\"}}]\n    scopes: [admin]\n"
+    ))
+    .await;
+    let id = agent.submit("sleep 300").await;
+    agent.until_status(&id, "running").await;
+    let path = format!("/api/v1/jobs/{id}/cancel");
+    let (status, answer) = agent.post_to(&path, cancel(&id, "controller-2")).await;
+    assert_eq!((status, &answer["code"]), (404, &json!("JOB_NOT_FOUND")), "{answer}");
+
+    let (status, answer) = agent.post_to(&path, cancel("another-job", CONTROLLER)).await;
+    assert_eq!((status, &answer["code"]), (400, &json!("INVALID_FIELD")), "signed for another job: {answer}");
+    let (status, answer) = agent.post_to(&path, sign(r#"{"action":"cancel"}"#)).await;
+    assert_eq!(status, 401, "nobody's signature: {answer}");
+
+    let now = crate::harness::now();
+    let text =
+        json!({"action": "cancel", "job_id": id, "timestamp": now, "ttl": now + 60, "controller_id": "boss"});
+    let (status, answer) = agent.post_to(&path, crate::harness::sign_with(&text.to_string(), secret)).await;
+    assert_eq!(status, 202, "{answer}");
+    assert_eq!(agent.ended(&id).await["reason"], "cancelled");
+}

@@ -1,0 +1,13 @@
+//! The agent as a process, on real Docker, over real TLS: one binary, its modules mirror what is asked of the
+//! agent. Needs `QUICKCMD_TEST_IMAGE` (scripts/test.sh sets it); without Docker every test fails.
+
+mod harness;
+
+mod cancel;
+mod crash;
+mod jobs;
+mod limits;
+mod output;
+mod reads;
+mod refusals;
+mod stream;

@@ -1,0 +1,171 @@
+//! Every refusal of docs/protocol.md by snapshot of status and body, in the order of the checks.
+
+use serde_json::{Value, json};
+
+use crate::harness::{Agent, now, payload, sign, sign_with};
+
+/// Status and body with what changes from run to run replaced.
+fn shown(answer: (u16, Value)) -> String {
+    let (status, mut body) = answer;
+    if let Some(map) = body.as_object_mut() {
+        for (key, value) in map.iter_mut() {
+            if matches!(key.as_str(), "agent_time" | "skew_seconds" | "retry_after_seconds")
+                && value.is_number()
+            {
+                *value = json!(format!("<{key}>"));
+            }
+            if let Some(text) = value.as_str() {
+                *value = json!(without_numbers_of_time(text));
+            }
+        }
+    }
+    format!("{status} {}", serde_json::to_string_pretty(&body).expect("JSON"))
+}
+
+/// Numbers of four digits and more are times or ids of this run; image names differ from host to host.
+fn without_numbers_of_time(text: &str) -> String {
+    let text = text.replace(&crate::harness::image(), "<image>");
+    regex::Regex::new(r"job-\d+-\d+")
+        .expect("a pattern")
+        .replace_all(
+            &regex::Regex::new(r"\b1[0-9]{9}\b").expect("a pattern").replace_all(&text, "<time>"),
+            "<job>",
+        )
+        .into_owned()
+}
+
+macro_rules! refusal {
+    ($agent:expr, $name:literal, $body:expr) => {
+        insta::assert_snapshot!($name, shown($agent.post($body).await))
+    };
+}
+
+fn with(more: Value) -> String {
+    sign(&payload("true", more).to_string())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn shape_and_signature() {
+    let agent = Agent::with("max_body_bytes: 4096\n").await;
+    refusal!(agent, "body_too_large", with(json!({"prompt": "x".repeat(5000)})));
+    let answer = agent
+        .http
+        .post(agent.url("/api/v1/jobs"))
+        .header("content-type", "text/plain")
+        .body(with(json!({})))
+        .send()
+        .await
+        .expect("an answer");
+    let status = answer.status().as_u16();
+    insta::assert_snapshot!("unsupported_media_type", shown((status, answer.json().await.expect("JSON"))));
+    refusal!(agent, "not_json", "{not json");
+    refusal!(agent, "no_signature", r#"{"payload":{}}"#);
+    refusal!(agent, "wrong_secret", sign_with(&payload("true", json!({})).to_string(), "wrong"));
+    refusal!(agent, "wrong_algorithm", with(json!({})).replace("HMAC-SHA256", "none"));
+    let (status, answer) = agent.post(with(json!({})).replace("\"true\"", "\"false\"")).await;
+    assert_eq!((status, &answer["code"]), (401, &json!("INVALID_SIGNATURE")), "one field changed: {answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn freshness() {
+    let agent = Agent::start().await;
+    refusal!(agent, "expired", with(json!({"timestamp": now() - 100, "ttl": now() - 10})));
+    refusal!(agent, "too_old", with(json!({"timestamp": now() - 400, "ttl": now() + 100})));
+    refusal!(agent, "from_future", with(json!({"timestamp": now() + 3600, "ttl": now() + 3700})));
+    refusal!(agent, "ttl_too_long", with(json!({"ttl": now() + 90_000})));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn controller_and_fields() {
+    let agent = Agent::start().await;
+    refusal!(agent, "controller_not_allowed", with(json!({"controller_id": "stranger"})));
+    refusal!(agent, "bad_job_id", with(json!({"job_id": "a job"})));
+    refusal!(agent, "no_command", with(json!({"command": ""})));
+    refusal!(agent, "command_and_argv", with(json!({"argv": ["true"]})));
+    refusal!(agent, "nul_in_command", with(json!({"command": "a\u{0}b"})));
+    refusal!(agent, "unknown_field", with(json!({"sudo": true})));
+    refusal!(agent, "unknown_sandbox_field", with(json!({"sandbox": {"privileged": true}})));
+    refusal!(agent, "wrong_type", with(json!({"ttl": "soon"})));
+    refusal!(agent, "bad_workdir", with(json!({"sandbox": {"workdir": "/proc/self/fd/7"}})));
+    refusal!(agent, "bad_env_name", with(json!({"sandbox": {"env": {"A=B": "c"}}})));
+    refusal!(agent, "files_are_not_supported_yet", with(json!({"sandbox": {"files": []}})));
+    refusal!(agent, "another_agents_job", with(json!({"agent_id": "another-agent"})));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_controller_may() {
+    let secret = "a-controllers-own-secret-of-enough-bytes";
+    let agent = Agent::with(&format!(
+        "controllers:\n  - id: narrow\n    keys: [{{secret: \"{secret}\"}}]\n    scopes: [\"git:*\"]\n    \
+         max: {{cpu: 1, memory: 64 MiB, pids: 32, timeout_seconds: 60, tmpfs: 16 MiB}}\n"
+    ))
+    .await;
+    let narrow = |more: Value| {
+        let mut all = json!({"controller_id": "narrow", "sandbox": {"memory_limit": 33_554_432, "pids_limit": 16,
+            "timeout_seconds": 10, "tmpfs_size": 1_048_576, "cpu_limit": 0.5}});
+        for (key, value) in more.as_object().expect("an object") {
+            if key == "sandbox" {
+                for (key, value) in value.as_object().expect("an object") {
+                    all["sandbox"][key] = value.clone();
+                }
+            } else {
+                all[key] = value.clone();
+            }
+        }
+        sign_with(&payload("true", all).to_string(), secret)
+    };
+    refusal!(agent, "insufficient_scopes", narrow(json!({"required_scopes": ["git:read", "deploy"]})));
+    refusal!(agent, "image_not_allowed", narrow(json!({"sandbox": {"image": "evil:latest"}})));
+    refusal!(agent, "too_much_memory", narrow(json!({"sandbox": {"memory_limit": 67_108_865}})));
+    refusal!(agent, "too_much_time", narrow(json!({"sandbox": {"timeout_seconds": 61}})));
+    refusal!(agent, "network_not_granted", narrow(json!({"sandbox": {"network": "bridge"}})));
+    refusal!(agent, "denied_by_policy", narrow(json!({"command": "sudo rm -rf / --no-preserve-root"})));
+    let (status, answer) = agent.post(narrow(json!({"sandbox": {"memory_limit": 67_108_864}}))).await;
+    assert_eq!(status, 202, "at its maximum a controller may: {answer}");
+    // Refused after the MAC held: recorded, and told to who asks by id.
+    let text = payload("rm -rf /", json!({"job_id": "denied-1"})).to_string();
+    assert_eq!(agent.post(sign(&text)).await.0, 403);
+    let (status, answer) = agent.get("/api/v1/jobs/denied-1").await;
+    assert_eq!(
+        (status, &answer["status"], &answer["reason"]),
+        (200, &json!("rejected"), &json!("POLICY_DENIED")),
+        "{answer}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rates_queue_and_drain() {
+    let agent = Agent::with("max_concurrent_jobs: 1\nmax_queue_depth: 2\n").await;
+    let first = agent.submit("sleep 300").await;
+    agent.until_status(&first, "running").await;
+    agent.submit("true").await;
+    let second = payload("true", json!({})).to_string();
+    assert_eq!(agent.post(sign(&second)).await.0, 202);
+    refusal!(agent, "queue_full", with(json!({})));
+    let (status, answer) = agent.post(sign(&second)).await;
+    assert_eq!((status, &answer["duplicate"]), (202, &json!(true)), "a retry is not refused: {answer}");
+    let answer = agent.http.post(agent.url("/api/v1/jobs")).header("content-type", "application/json");
+    let answer = answer.body(with(json!({}))).send().await.expect("an answer");
+    assert!(answer.headers().contains_key("retry-after"), "{answer:?}");
+
+    let secret = "a-controllers-own-secret-of-enough-bytes";
+    let agent = Agent::with(&format!(
+        "controllers:\n  - id: slow\n    keys: [{{secret: \"{secret}\"}}]\n    \
+         rate: {{per_second: 0.001, burst: 1}}\n"
+    ))
+    .await;
+    let slow = || sign_with(&payload("true", json!({"controller_id": "slow"})).to_string(), secret);
+    assert_eq!(agent.post(slow()).await.0, 202);
+    refusal!(agent, "rate_limited", slow());
+
+    let agent = Agent::with("rate_by_address: {per_second: 0.001, burst: 50}\nrate_exempt: []\n").await;
+    let mut refused = None;
+    for _ in 0..60 {
+        let answer = agent.post("{}").await;
+        if answer.0 == 429 {
+            refused = Some(answer);
+            break;
+        }
+    }
+    insta::assert_snapshot!("rate_limited_by_address", shown(refused.expect("a refusal within 60 requests")));
+}
