@@ -6,6 +6,8 @@ mod calls;
 mod channel;
 mod container;
 mod docker;
+#[doc(hidden)]
+pub mod fake;
 mod folder;
 mod images;
 mod pool;
