@@ -1,6 +1,7 @@
 //! The agent as a process, on real Docker, over real TLS: one binary, its modules mirror what is asked of the
 //! agent. Needs `QUICKCMD_TEST_IMAGE` (scripts/test.sh sets it); without Docker every test fails.
 
+#[path = "../common/harness.rs"]
 mod harness;
 
 mod cancel;
