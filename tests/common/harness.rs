@@ -92,7 +92,7 @@ impl Agent {
         let mut lines = format!(
             "listen: \"127.0.0.1\"\nport: {port}\nagent_id: \"{id}\"\ntls_cert_file: \"{0}/cert.pem\"\n\
              tls_key_file: \"{0}/key.pem\"\naudit_db_path: \"{0}/data/agent-audit.db\"\nrun_as_user: \"root\"\n\
-             run_as_group: \"root\"\nallowed_images: [\"{image}\"]\ndefault_image: \"{image}\"\npull_policy: \"never\"\n",
+             run_as_group: \"root\"\ndefault_image: \"{image}\"\npull_policy: \"never\"\n",
             dir.path().display()
         );
         let mut default = |key: &str, text: &str| {
@@ -106,6 +106,7 @@ impl Agent {
             "allowed_controllers:",
             &format!("allowed_controllers: [\"{CONTROLLER}\", \"controller-2\"]"),
         );
+        default("allowed_images:", &format!("allowed_images: [\"{image}\"]"));
         default("pool:", "pool: {size: 0, max: 0}");
         default(
             "read_access:",

@@ -30,7 +30,7 @@ async fn five_running_and_fifty_queued_each_have_exactly_one_end() {
     }
     let db = agent.db();
     let ends: i64 = db
-        .query_row("select count(*) from audit where kind = 'job_ended'", [], |row| row.get(0))
+        .query_row("select count(*) from audit where kind = 'job.ended'", [], |row| row.get(0))
         .expect("entries");
     assert_eq!(ends, 55, "each has exactly one end in the record");
     agent.no_container_left().await;

@@ -235,7 +235,9 @@ async fn the_vectors_of_other_signers_are_not_fresh_but_their_macs_hold() {
         let body = vector["body"].as_str().expect("a body").to_owned();
         let (status, answer) = agent.post(body).await;
         let name = &vector["name"];
-        if vector["valid"] == true {
+        if name.as_str().is_some_and(|name| name.contains("a member twice")) {
+            assert_eq!((status, &answer["code"]), (400, &json!("INVALID_FIELD")), "{name}: {answer}");
+        } else if vector["valid"] == true {
             assert_eq!((status, &answer["code"]), (401, &json!("JOB_EXPIRED")), "{name}: {answer}");
         } else {
             assert_eq!((status, &answer["code"]), (401, &json!("INVALID_SIGNATURE")), "{name}: {answer}");

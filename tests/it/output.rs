@@ -53,19 +53,19 @@ async fn a_gigabyte_leaves_the_agent_small_and_every_byte_up_to_the_cap_in_place
 
 #[tokio::test(flavor = "multi_thread")]
 async fn beyond_the_cap_there_is_a_marker_and_the_job_may_be_ended() {
-    let agent = Agent::with("output: {limit: 1000}\n").await;
+    let agent = Agent::with("output: {limit: 1024}\n").await;
     let id = agent.submit("yes | head -c 5000; echo err >&2; exit 6").await;
     let frames = agent.stream(&id, "").await.to_end().await;
-    assert_eq!(text_of(&frames, "stdout").len(), 1000);
+    assert_eq!(text_of(&frames, "stdout").len(), 1024);
     assert_eq!(text_of(&frames, "stderr"), "err\n");
     let result = &frames.last().expect("the final frame")["result"];
-    assert_eq!((&result["exit_code"], &result["stdout_dropped"]), (&json!(6), &json!(4000)), "{result}");
+    assert_eq!((&result["exit_code"], &result["stdout_dropped"]), (&json!(6), &json!(3976)), "{result}");
     let marker = frames.iter().any(|frame| {
-        frame["stream"] == "system" && frame["data"].as_str().is_some_and(|data| data.contains("4000"))
+        frame["stream"] == "system" && frame["data"].as_str().is_some_and(|data| data.contains("3976"))
     });
     assert!(marker, "a system frame says how much was dropped: {frames:?}");
 
-    let agent = Agent::with("output: {limit: 1000, end_at_limit: true}\ngrace: 1s\n").await;
+    let agent = Agent::with("output: {limit: 1024, end_at_limit: true}\ngrace: 1s\n").await;
     let result = agent.run("yes").await;
     assert_eq!(
         (&result["status"], &result["reason"]),

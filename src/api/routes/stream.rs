@@ -41,8 +41,9 @@ use crate::{
 
 /// Clients have nothing to say but pong and close.
 const MAX_MESSAGE: usize = 64 << 10;
-/// A frame is written whole; more than one is never held back.
-const WRITE_BUFFER: usize = 1 << 20;
+/// One message is written at a time and flushed before the next, so that this bounds nothing but the largest one:
+/// the final frame, which holds the result's text.
+const WRITE_BUFFER: usize = usize::MAX;
 /// How long the other end has to answer our close.
 const CLOSING: Duration = Duration::from_secs(5);
 /// After the signal to stop: how long the next frame of a stream is waited for.
@@ -159,7 +160,8 @@ async fn send(sink: &mut SplitSink<WebSocket, Message>, mut frames: Frames, app:
                 }
             }
             Event::Frame(Some(Ok(frame))) => {
-                if sink.send(Message::Text(frame.json.into())).await.is_err() {
+                if let Err(error) = sink.send(Message::Text(frame.json.into())).await {
+                    tracing::debug!(%error, "a frame could not be sent");
                     return End::Gone;
                 }
                 // A slow reader answers a ping only when it has read what lies before it.
@@ -187,7 +189,11 @@ async fn receive(source: &mut SplitStream<WebSocket>, pace: Pace, alive: &Alive)
             // What has come counts first: after a standstill of this machine both may be due.
             biased;
             message = source.next() => match message {
-                None | Some(Err(_)) => return End::Gone,
+                None => return End::Gone,
+                Some(Err(error)) => {
+                    tracing::debug!(%error, "a stream's connection broke");
+                    return End::Gone;
+                }
                 Some(Ok(Message::Close(_))) => return End::Closed,
                 Some(Ok(_)) => alive.note(),
             },
