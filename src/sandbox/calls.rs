@@ -16,8 +16,7 @@ use bollard::{
     API_DEFAULT_VERSION, Docker,
     errors::Error,
     models::{
-        ContainerCreateBody, ContainerInspectResponse, ContainerSummary, ContainerUpdateBody,
-        CreateImageInfo, ImageInspect,
+        ContainerCreateBody, ContainerInspectResponse, ContainerSummary, CreateImageInfo, ImageInspect,
     },
     query_parameters::{
         CreateContainerOptionsBuilder, CreateImageOptionsBuilder, InspectContainerOptions,
@@ -273,12 +272,6 @@ impl Api {
         let options = CreateImageOptionsBuilder::default().from_image(name).tag(tag).build();
         let progress = client.create_image(Some(options), None, None);
         Ok(progress.map(|step| step.map_err(|error| sort("pull", error))))
-    }
-
-    #[allow(dead_code)] // the pool uses it
-    pub(super) async fn update(&self, id: &str, body: ContainerUpdateBody) -> Result<(), CallError> {
-        let client = self.client().await?;
-        self.timed("update", INSPECT_DEADLINE, client.update_container(id, body)).await
     }
 
     pub(super) async fn ping(&self) -> Result<(), CallError> {

@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 
 use bollard::models::{
-    ContainerCreateBody, ContainerUpdateBody, HealthConfig, HostConfig, HostConfigCgroupnsModeEnum,
-    HostConfigLogConfig, Mount, MountBindOptions, MountBindOptionsPropagationEnum, MountTmpfsOptions,
-    MountType, ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum,
+    ContainerCreateBody, HealthConfig, HostConfig, HostConfigCgroupnsModeEnum, HostConfigLogConfig, Mount,
+    MountBindOptions, MountBindOptionsPropagationEnum, MountTmpfsOptions, MountType, ResourcesUlimits,
+    RestartPolicy, RestartPolicyNameEnum,
 };
 use quickcmd_init::proto;
 
@@ -205,18 +205,6 @@ fn mounts(
         });
     }
     Ok(mounts)
-}
-
-/// What makes a waiting container fit another job's limits.
-#[allow(dead_code)] // the pool uses it
-pub(super) fn update(limits: &Limits) -> ContainerUpdateBody {
-    ContainerUpdateBody {
-        memory: Some(signed(limits.memory)),
-        memory_swap: Some(signed(limits.memory)),
-        nano_cpus: Some(nano_cpus(limits.cpu)),
-        pids_limit: Some(signed(limits.pids)),
-        ..ContainerUpdateBody::default()
-    }
 }
 
 /// The runtime for an image: its own, else the one for all, else Docker's default.

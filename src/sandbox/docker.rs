@@ -57,11 +57,31 @@ pub(super) struct Core {
     live: Arc<Mutex<HashMap<String, Option<String>>>>,
 }
 
-/// A container whose supervisor has said hello.
+/// A container whose supervisor has said hello. Dropped, it is buried.
 pub(super) struct Ready {
-    pub(super) id: String,
-    pub(super) name: String,
-    pub(super) channel: Channel,
+    core: Arc<Core>,
+    /// Id, name and channel, until somebody takes them.
+    parts: Option<(String, String, Channel)>,
+}
+
+impl Ready {
+    /// Whether the supervisor is still there.
+    pub(super) fn is_open(&self) -> bool {
+        self.parts.as_ref().is_some_and(|(_, _, channel)| channel.is_open())
+    }
+
+    /// Gives the container to somebody who buries it.
+    pub(super) fn into_parts(mut self) -> Option<(String, String, Channel)> {
+        self.parts.take()
+    }
+}
+
+impl Drop for Ready {
+    fn drop(&mut self) {
+        if let Some((id, name, _)) = self.parts.take() {
+            self.core.bury(id, Some(name));
+        }
+    }
 }
 
 impl Docker {
@@ -111,7 +131,7 @@ impl Docker {
     /// Keeps the pool's standing number of sandboxes of this shape waiting, in place of an earlier one.
     /// Without a default shape the pool holds only what jobs have asked for lately.
     pub fn want_default(&self, shape: Shape) {
-        self.pool.want_default(shape);
+        self.pool.want_default(&shape);
     }
 }
 
@@ -131,19 +151,43 @@ fn no_folder(error: &std::io::Error) -> SandboxError {
 
 impl Core {
     /// Makes a container for a job, by its derived name.
-    async fn launch_for(&self, shape: &Shape, label: &Label, name: &str) -> Result<Ready, SandboxError> {
+    async fn launch_for(
+        self: &Arc<Self>,
+        shape: &Shape,
+        label: &Label,
+        name: &str,
+    ) -> Result<Ready, SandboxError> {
         let mut labels = container::job_labels(label);
         self.add_labels(&mut labels);
-        self.launch(shape, name, labels, Some(label)).await
+        self.launch_detached(shape, name.to_owned(), labels, Some(label)).await
+    }
+
+    /// Launches in a task of its own: who waits for it may be gone before the daemon has answered, and
+    /// the container is buried nevertheless.
+    async fn launch_detached(
+        self: &Arc<Self>,
+        shape: &Shape,
+        name: String,
+        labels: HashMap<String, String>,
+        label: Option<&Label>,
+    ) -> Result<Ready, SandboxError> {
+        let (core, shape, label) = (self.clone(), shape.clone(), label.cloned());
+        let (give, take) = tokio::sync::oneshot::channel();
+        self.reaper.spawn(async move {
+            let launched = core.launch(&shape, &name, labels, label.as_ref()).await;
+            let ready = launched.map(|(id, channel)| Ready { core, parts: Some((id, name, channel)) });
+            // Nobody waits any more: what was made is buried in here, where the reaper still sees the task.
+            drop(give.send(ready));
+        });
+        take.await.unwrap_or_else(|_| Err(SandboxError::Failed("the launch ended early".to_owned())))
     }
 
     /// Makes a container for the pool.
-    #[allow(dead_code)] // the pool uses it
-    pub(super) async fn launch_waiting(&self, shape: &Shape) -> Result<Ready, SandboxError> {
+    pub(super) async fn launch_waiting(self: &Arc<Self>, shape: &Shape) -> Result<Ready, SandboxError> {
         let mut labels = HashMap::from([(LABEL_POOL.to_owned(), "1".to_owned())]);
         self.add_labels(&mut labels);
         let name = format!("{NAME_PREFIX}{}-pool-{}", self.home, random_hex(8));
-        self.launch(shape, &name, labels, None).await
+        self.launch_detached(shape, name, labels, None).await
     }
 
     fn add_labels(&self, labels: &mut HashMap<String, String>) {
@@ -158,7 +202,7 @@ impl Core {
         name: &str,
         labels: HashMap<String, String>,
         label: Option<&Label>,
-    ) -> Result<Ready, SandboxError> {
+    ) -> Result<(String, Channel), SandboxError> {
         let volumes = self.images.volumes(&shape.image).await?;
         let path = self.folders.path(name);
         let Some(folder) = path.to_str() else {
@@ -180,7 +224,7 @@ impl Core {
         self.live().insert(name.to_owned(), Some(id.clone()));
         let channel = self.start(&id, name).await?;
         guard.armed = false;
-        Ok(Ready { id, name: name.to_owned(), channel })
+        Ok((id, channel))
     }
 
     /// Starts the container and waits for its supervisor, whichever comes first: Docker answers a start
@@ -192,7 +236,7 @@ impl Core {
         let start = tokio::spawn(async move { api.start(&started).await });
         let accepted = async {
             let mut start = Some(start);
-            let mut accept = std::pin::pin!(Channel::accept(&staged.listener, None));
+            let mut accept = std::pin::pin!(Channel::accept(&staged.listener));
             loop {
                 tokio::select! {
                     channel = &mut accept => return channel.map_err(|error| {
@@ -279,8 +323,10 @@ impl Core {
             return Err(SandboxError::Failed(format!("{error}, and that container is not this job's")));
         }
         let never_started = there.state.as_ref().and_then(|state| state.status)
-            == Some(bollard::models::ContainerStateStatusEnum::CREATED);
+            == Some(bollard::models::ContainerStateStatusEnum::CREATED)
+            && !self.folders.was_connected(name);
         // A launch of this life that failed gave its container to nobody; one that succeeded would be in `live`.
+        // Docker calls a container created for some time after its program runs.
         let never_given = is(LABEL_INSTANCE, &self.instance);
         if !never_started && !never_given {
             return Err(SandboxError::MayHaveStarted(format!(
@@ -374,18 +420,19 @@ impl Engine for Docker {
 
     fn launch(&self, shape: Shape, label: Label) -> BoxFuture<'_, Result<Box<dyn Sandbox>, SandboxError>> {
         async move {
-            if let Some(ready) = self.pool.take(&shape).await {
-                self.core.api.observer().launched(true);
-                return Ok(Box::new(Session::new(self.core.clone(), ready, true)) as Box<dyn Sandbox>);
-            }
-            let name = self.container_name(&label);
-            let ready = self
-                .core
-                .launch_for(&shape, &label, &name)
-                .await
-                .inspect_err(|error| self.probe.hint(error))?;
-            self.core.api.observer().launched(false);
-            Ok(Box::new(Session::new(self.core.clone(), ready, false)) as Box<dyn Sandbox>)
+            let (ready, warm) = match self.pool.take(&shape) {
+                Some(ready) => (ready, true),
+                None => {
+                    let _no_refill_meanwhile = self.pool.cold_start();
+                    let name = self.container_name(&label);
+                    let ready = self.core.launch_for(&shape, &label, &name).await;
+                    (ready.inspect_err(|error| self.probe.hint(error))?, false)
+                }
+            };
+            self.core.api.observer().launched(warm);
+            let session = Session::new(self.core.clone(), ready, warm);
+            let session = session.ok_or_else(|| SandboxError::Failed("the sandbox is taken".to_owned()))?;
+            Ok(Box::new(session) as Box<dyn Sandbox>)
         }
         .boxed()
     }

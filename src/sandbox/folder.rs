@@ -80,6 +80,13 @@ impl Folders {
         }
     }
 
+    /// Whether a supervisor may have connected from that folder: its socket goes when one has.
+    pub(super) fn was_connected(&self, name: &str) -> bool {
+        let folder = self.path(name);
+        !folder.exists()
+            || (folder.join(proto::INIT_FILE).exists() && !folder.join(proto::SOCKET_FILE).exists())
+    }
+
     /// Takes back a reservation: removes the folder if nothing is in it.
     pub(super) fn release(&self, name: &str) {
         let _in_use = fs::remove_dir(self.path(name));

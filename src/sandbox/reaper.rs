@@ -72,6 +72,11 @@ impl Reaper {
         );
     }
 
+    /// Runs something that `idle` waits for.
+    pub(super) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.shared.tasks.spawn_on(work, &self.shared.runtime);
+    }
+
     /// Whether that container is being removed.
     pub(super) fn has(&self, id: &str) -> bool {
         lock(&self.shared.doomed).contains(id)

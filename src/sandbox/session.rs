@@ -38,15 +38,10 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(core: Arc<Core>, ready: Ready, warm: bool) -> Session {
-        Session {
-            core,
-            id: ready.id,
-            name: Some(ready.name),
-            channel: Mutex::new(Some(ready.channel)),
-            warm,
-            handed: AtomicBool::new(false),
-        }
+    pub(super) fn new(core: Arc<Core>, ready: Ready, warm: bool) -> Option<Session> {
+        let (id, name, channel) = ready.into_parts()?;
+        let channel = Mutex::new(Some(channel));
+        Some(Session { core, id, name: Some(name), channel, warm, handed: AtomicBool::new(false) })
     }
 
     pub(super) fn adopted(core: Arc<Core>, id: String) -> Session {

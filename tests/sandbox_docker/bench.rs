@@ -14,7 +14,7 @@ use std::{
 
 use quickcmd::{
     config::{Limits, PoolConfig, PullPolicy, SandboxConfig},
-    sandbox::{Docker, Engine, Evidence, Job, Label, Sandbox, Shape, Uncounted},
+    sandbox::{Docker, Engine, Evidence, Job, Label, Observer, Sandbox, Shape, Uncounted},
     wire::payload::Network,
 };
 use quickcmd_init::{
@@ -44,7 +44,6 @@ pub fn image() -> &'static str {
     })
 }
 
-#[allow(dead_code)]
 /// The docker client, for what the engine itself does not tell.
 pub fn docker(arguments: &[&str]) -> String {
     let said = Command::new("docker").args(arguments).output().expect("the docker client is installed");
@@ -95,12 +94,12 @@ pub fn config() -> SandboxConfig {
 
 impl Bench {
     pub async fn new() -> Bench {
-        Bench::with(config()).await
+        Bench::watched(config(), Arc::new(Uncounted)).await
     }
 
-    pub async fn with(config: SandboxConfig) -> Bench {
+    pub async fn watched(config: SandboxConfig, observer: Arc<dyn Observer>) -> Bench {
         let dir = tempfile::tempdir().unwrap();
-        let engine = Docker::new(&config, dir.path(), Arc::new(Uncounted)).unwrap();
+        let engine = Docker::new(&config, dir.path(), observer).unwrap();
         let stop = CancellationToken::new();
         let upkeep = Some(tokio::spawn(engine.clone().upkeep(stop.clone())));
         let image = engine.resolve(image()).await.expect("the test image is there");

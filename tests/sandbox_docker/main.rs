@@ -5,4 +5,8 @@
 #![allow(clippy::unwrap_used, reason = "a test ends where something is missing")]
 
 mod bench;
+mod engine;
+mod hardening;
+mod images;
 mod life;
+mod pool;

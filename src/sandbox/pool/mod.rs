@@ -1,24 +1,138 @@
-//! Sandboxes that wait for a job.
-use std::sync::Arc;
+//! Sandboxes that were started before their job: most of a job's latency, paid ahead. Each is used once; what
+//! waits holds nothing of any job, and ends by itself if the agent does.
+
+mod plan;
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio::sync::Notify;
 
 use super::{
-    Shape,
+    SandboxError, Shape,
     docker::{Core, Ready},
     probe::Probe,
 };
+use plan::Plan;
 
-pub(super) struct Pool {}
+/// How often what waits is looked at.
+const TICK: Duration = Duration::from_secs(2);
+/// Pause after a sandbox could not be started.
+const BACK_OFF: Duration = Duration::from_secs(5);
+
+pub(super) struct Pool {
+    core: Arc<Core>,
+    plan: Mutex<Plan<Ready>>,
+    /// Something was taken, asked for, or has become possible.
+    wake: Notify,
+    /// Jobs that wait for a cold start now: the daemon is theirs.
+    cold: AtomicUsize,
+}
+
+/// While it lives nothing is started for the pool.
+pub(super) struct ColdStart<'a>(&'a Pool);
+
+impl Drop for ColdStart<'_> {
+    fn drop(&mut self) {
+        self.0.cold.fetch_sub(1, Ordering::AcqRel);
+        self.0.wake.notify_one();
+    }
+}
 
 impl Pool {
-    pub(super) fn new(_core: Arc<Core>) -> Pool {
-        Pool {}
+    pub(super) fn new(core: Arc<Core>) -> Pool {
+        let plan = Mutex::new(Plan::new(core.config.pool.clone()));
+        Pool { core, plan, wake: Notify::new(), cold: AtomicUsize::new(0) }
     }
-    pub(super) fn want_default(&self, _shape: Shape) {}
-    pub(super) async fn take(&self, _shape: &Shape) -> Option<Ready> {
-        None
+
+    fn plan(&self) -> MutexGuard<'_, Plan<Ready>> {
+        self.plan.lock().unwrap_or_else(PoisonError::into_inner)
     }
-    pub(super) async fn run(&self, _probe: &Probe) {
-        std::future::pending().await
+
+    pub(super) fn want_default(&self, shape: &Shape) {
+        self.plan().want_default(shape);
+        self.wake.notify_one();
     }
-    pub(super) fn close(&self) {}
+
+    /// One that waits for a job of this shape and whose supervisor is still there.
+    pub(super) fn take(&self, shape: &Shape) -> Option<Ready> {
+        loop {
+            let taken = self.plan().take(shape, Instant::now());
+            self.wake.notify_one();
+            match taken {
+                Some(ready) if ready.is_open() => {
+                    self.count();
+                    return Some(ready);
+                }
+                // Dropping buries it.
+                Some(_dead) => {}
+                None => return None,
+            }
+        }
+    }
+
+    /// Marks that a job waits for a cold start.
+    pub(super) fn cold_start(&self) -> ColdStart<'_> {
+        self.cold.fetch_add(1, Ordering::AcqRel);
+        ColdStart(self)
+    }
+
+    /// Fills and clears, one sandbox at a time, for ever.
+    pub(super) async fn run(&self, probe: &Probe) {
+        loop {
+            self.clear_once();
+            let busy = self.cold.load(Ordering::Acquire) > 0 || !probe.health().ready;
+            let lacks = if busy { None } else { self.plan().lacks(Instant::now()) };
+            match lacks {
+                Some(shape) => {
+                    if let Err(error) = self.start_one(&shape).await {
+                        tracing::warn!(image = shape.image.reference, %error, "no sandbox could be started ahead");
+                        self.plan().forget(&shape);
+                        tokio::time::sleep(BACK_OFF).await;
+                    }
+                }
+                None => {
+                    tokio::select! {
+                        () = tokio::time::sleep(TICK) => {}
+                        () = self.wake.notified() => {}
+                    }
+                }
+            }
+        }
+    }
+
+    /// Throws away what is old, dead or too much.
+    fn clear_once(&self) {
+        let surplus = self.plan().surplus(Instant::now(), |ready| ready.is_open());
+        if !surplus.is_empty() {
+            drop(surplus);
+            self.count();
+        }
+    }
+
+    async fn start_one(&self, shape: &Shape) -> Result<(), SandboxError> {
+        let started = Instant::now();
+        let ready = self.core.launch_waiting(shape).await?;
+        self.core.api.observer().pool_refilled(started.elapsed());
+        self.plan().put(shape, ready, Instant::now());
+        self.count();
+        Ok(())
+    }
+
+    /// Throws everything away; nothing is kept from here on.
+    pub(super) fn close(&self) {
+        let all = self.plan().empty();
+        drop(all);
+        self.count();
+    }
+
+    fn count(&self) {
+        let depth = self.plan().depth();
+        self.core.api.observer().pool_depth(depth);
+    }
 }

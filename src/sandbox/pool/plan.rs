@@ -1,0 +1,269 @@
+//! What the pool should hold: pure, with `now` as a parameter. Knows shapes, counts and ages; starts nothing.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    time::{Duration, Instant},
+};
+
+use crate::{config::PoolConfig, sandbox::Shape, wire::payload::Network};
+
+/// Askings within this time say how many of a shape should wait.
+const DEMAND: Duration = Duration::from_secs(60);
+/// A shape that nobody has asked for in this time is no longer kept.
+const FORGOTTEN: Duration = Duration::from_secs(300);
+
+/// What must be equal for a waiting sandbox to serve a job. The timeout is not in it: the supervisor is
+/// told that with the job.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Key {
+    reference: String,
+    image_id: String,
+    cpu: u64,
+    memory: u64,
+    pids: u64,
+    tmpfs: u64,
+    network: Network,
+    class: String,
+}
+
+impl Key {
+    fn of(shape: &Shape) -> Key {
+        Key {
+            // The runtime is chosen by it.
+            reference: shape.image.reference.clone(),
+            image_id: shape.image.id.clone(),
+            cpu: shape.limits.cpu.to_bits(),
+            memory: shape.limits.memory,
+            pids: shape.limits.pids,
+            tmpfs: shape.limits.tmpfs,
+            network: shape.network,
+            class: shape.class.clone(),
+        }
+    }
+}
+
+struct Shelf<T> {
+    shape: Shape,
+    waiting: VecDeque<(Instant, T)>,
+    asked: VecDeque<Instant>,
+}
+
+/// The pool's content and what it is to become. `T`: a waiting sandbox.
+pub(super) struct Plan<T> {
+    config: PoolConfig,
+    shelves: HashMap<Key, Shelf<T>>,
+    default: Option<Key>,
+}
+
+impl<T> Plan<T> {
+    pub(super) fn new(config: PoolConfig) -> Plan<T> {
+        Plan { config, shelves: HashMap::new(), default: None }
+    }
+
+    fn shelf(&mut self, shape: &Shape) -> &mut Shelf<T> {
+        self.shelves.entry(Key::of(shape)).or_insert_with(|| Shelf {
+            shape: shape.clone(),
+            waiting: VecDeque::new(),
+            asked: VecDeque::new(),
+        })
+    }
+
+    /// From now on the standing number is kept of this shape.
+    pub(super) fn want_default(&mut self, shape: &Shape) {
+        self.shelf(shape);
+        self.default = Some(Key::of(shape));
+    }
+
+    /// A job asks for this shape: gives the oldest that waits, and remembers the asking.
+    pub(super) fn take(&mut self, shape: &Shape, now: Instant) -> Option<T> {
+        if self.config.max == 0 {
+            return None;
+        }
+        // The reference has moved: what waits with the older image is of no use (`surplus` throws it out).
+        if let Some(default) = &self.default
+            && default.reference == shape.image.reference
+            && default.image_id != shape.image.id
+            && let Some(shelf) = self.shelves.get(default)
+        {
+            let moved = Shape { image: shape.image.clone(), ..shelf.shape.clone() };
+            self.want_default(&moved);
+        }
+        let max = self.config.max;
+        let shelf = self.shelf(shape);
+        shelf.asked.push_back(now);
+        while shelf.asked.len() > max {
+            shelf.asked.pop_front();
+        }
+        shelf.waiting.pop_front().map(|(_, waiting)| waiting)
+    }
+
+    /// One that was started for this shape waits now.
+    pub(super) fn put(&mut self, shape: &Shape, waiting: T, now: Instant) {
+        self.shelf(shape).waiting.push_back((now, waiting));
+    }
+
+    /// Nobody gets this shape any more until it is asked for again: it could not be started.
+    pub(super) fn forget(&mut self, shape: &Shape) {
+        if let Some(shelf) = self.shelves.get_mut(&Key::of(shape)) {
+            shelf.asked.clear();
+        }
+    }
+
+    pub(super) fn depth(&self) -> usize {
+        self.shelves.values().map(|shelf| shelf.waiting.len()).sum()
+    }
+
+    /// How many of that shelf should wait.
+    fn wanted(&self, key: &Key, shelf: &Shelf<T>, now: Instant) -> usize {
+        let moved = self.shelves.iter().any(|(other, newer)| {
+            other.reference == key.reference
+                && other.image_id != key.image_id
+                && newer.asked.back() > shelf.asked.back()
+        });
+        let standing = if self.default.as_ref() == Some(key) { self.config.size } else { 0 };
+        if moved && standing == 0 {
+            return 0;
+        }
+        let lately = |time: Duration| {
+            shelf.asked.iter().filter(|asked| now.saturating_duration_since(**asked) < time).count()
+        };
+        let demand = if lately(FORGOTTEN) > 0 { lately(DEMAND).max(1) } else { 0 };
+        standing.max(demand).min(self.config.max)
+    }
+
+    /// Takes out what is too old, too many, or no longer `good`; to be thrown away.
+    pub(super) fn surplus(&mut self, now: Instant, good: impl Fn(&T) -> bool) -> Vec<T> {
+        let wanted: HashMap<Key, usize> =
+            self.shelves.iter().map(|(key, shelf)| (key.clone(), self.wanted(key, shelf, now))).collect();
+        let mut out = Vec::new();
+        for (key, shelf) in &mut self.shelves {
+            let mut kept = VecDeque::new();
+            for (since, waiting) in shelf.waiting.drain(..) {
+                let young = now.saturating_duration_since(since) < self.config.max_age;
+                if young && good(&waiting) && kept.len() < wanted[key] {
+                    kept.push_back((since, waiting));
+                } else {
+                    out.push(waiting);
+                }
+            }
+            shelf.waiting = kept;
+        }
+        let default = self.default.clone();
+        self.shelves.retain(|key, shelf| {
+            !shelf.waiting.is_empty() || wanted[key] > 0 || default.as_ref() == Some(key)
+        });
+        out
+    }
+
+    /// Takes out everything.
+    pub(super) fn empty(&mut self) -> Vec<T> {
+        self.default = None;
+        self.shelves.drain().flat_map(|(_, shelf)| shelf.waiting).map(|(_, waiting)| waiting).collect()
+    }
+
+    /// The shape that one more should be started of: the default's first, then what lacks most, within the
+    /// bounds of number and memory.
+    pub(super) fn lacks(&self, now: Instant) -> Option<Shape> {
+        if self.depth() >= self.config.max {
+            return None;
+        }
+        let memory: u64 =
+            self.shelves.values().map(|s| s.shape.limits.memory.saturating_mul(s.waiting.len() as u64)).sum();
+        self.shelves
+            .iter()
+            .filter(|(_, shelf)| memory.saturating_add(shelf.shape.limits.memory) <= self.config.max_memory)
+            .map(|(key, shelf)| {
+                (key, shelf, self.wanted(key, shelf, now).saturating_sub(shelf.waiting.len()))
+            })
+            .filter(|(_, _, lack)| *lack > 0)
+            .max_by_key(|(key, _, lack)| (self.default.as_ref() == Some(*key), *lack))
+            .map(|(_, shelf, _)| shelf.shape.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sandbox::tests::shape;
+
+    const MIB: u64 = 1 << 20;
+
+    fn plan(size: usize, max: usize, max_memory: u64) -> Plan<u32> {
+        Plan::new(PoolConfig { size, max, max_memory, max_age: Duration::from_secs(600) })
+    }
+
+    /// Starts what lacks until nothing does; how many.
+    fn fill(plan: &mut Plan<u32>, now: Instant) -> usize {
+        let mut started = 0;
+        while let Some(shape) = plan.lacks(now) {
+            plan.put(&shape, 0, now);
+            started += 1;
+            assert!(started < 100, "it never has enough");
+        }
+        started
+    }
+
+    #[test]
+    fn the_default_is_kept_and_demand_comes_and_goes() {
+        let now = Instant::now();
+        let mut plan = plan(2, 10, 10_000 * MIB);
+        assert_eq!(plan.lacks(now), None, "nothing is known yet");
+        plan.want_default(&shape("a"));
+        assert_eq!(fill(&mut plan, now), 2);
+
+        let other = Shape { class: "other".to_owned(), ..shape("a") };
+        for _ in 0..3 {
+            assert_eq!(plan.take(&other, now), None, "another class never gets it");
+        }
+        assert_eq!(fill(&mut plan, now), 3);
+        assert!(plan.take(&other, now).is_some());
+
+        let later = now + DEMAND;
+        assert_eq!(plan.surplus(later, |_| true).len(), 1, "one is kept for a while");
+        assert_eq!(plan.surplus(now + FORGOTTEN, |_| true).len(), 1);
+        assert_eq!(plan.depth(), 2, "the default's stay");
+    }
+
+    #[test]
+    fn number_and_memory_are_bounds_and_zero_is_off() {
+        let now = Instant::now();
+        let mut few = plan(5, 3, 10_000 * MIB);
+        few.want_default(&shape("a"));
+        assert_eq!(fill(&mut few, now), 3);
+
+        let mut small = plan(5, 5, 600 * MIB);
+        small.want_default(&shape("a"));
+        assert_eq!(fill(&mut small, now), 2, "of 256 MiB each");
+
+        let mut off = plan(5, 0, 10_000 * MIB);
+        off.want_default(&shape("a"));
+        assert_eq!(off.take(&shape("a"), now), None);
+        assert_eq!(fill(&mut off, now), 0);
+    }
+
+    #[test]
+    fn the_old_the_dead_and_the_moved_are_thrown_away() {
+        let now = Instant::now();
+        let mut plan = plan(2, 10, 10_000 * MIB);
+        plan.want_default(&shape("a"));
+        plan.put(&shape("a"), 1, now);
+        plan.put(&shape("a"), 2, now + Duration::from_secs(1));
+        assert_eq!(plan.surplus(now + Duration::from_secs(600), |_| true), [1], "too old");
+        assert_eq!(plan.surplus(now, |waiting| *waiting != 2), [2], "dead");
+
+        plan.put(&shape("a"), 3, now);
+        assert_eq!(plan.take(&shape("b"), now), None, "the reference names another image now");
+        assert_eq!(plan.surplus(now, |_| true), [3]);
+        assert_eq!(plan.lacks(now).unwrap().image.id, "b", "and so does the default");
+
+        let timeout = |seconds| {
+            let mut shape = shape("b");
+            shape.limits.timeout_seconds = seconds;
+            shape
+        };
+        plan.put(&timeout(5), 4, now);
+        assert_eq!(plan.take(&timeout(50), now), Some(4), "the timeout is the supervisor's");
+        plan.put(&timeout(5), 5, now);
+        assert_eq!(plan.empty(), [5]);
+    }
+}
