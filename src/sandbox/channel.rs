@@ -27,7 +27,7 @@ pub(super) struct Channel {
 
 impl Channel {
     /// Waits for the supervisor and its greeting. Who the peer is needs no look at its credentials, which user
-    /// namespaces shift anyway: the socket lies in the agent's own folder (0700), and in the container there
+    /// namespaces shift anyway: the socket lies below a folder of the agent's own (0700), and in the container there
     /// is no other process yet.
     pub(super) async fn accept(listener: &UnixListener) -> io::Result<Channel> {
         let (mut stream, _) = listener.accept().await?;

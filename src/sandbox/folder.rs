@@ -3,7 +3,7 @@
 //!
 //! The agent may be an ordinary user and the container's user any other, also one shifted by user-namespace
 //! remapping: so the folder can be passed through, the file run and the socket connected to by everybody,
-//! and what keeps others on the host out is the agent's own data folder above, mode 0700.
+//! and what keeps others on the host out is the folder above, mode 0700.
 
 use std::{
     fs, io,
@@ -43,7 +43,8 @@ impl Folders {
         // Docker resolves what it mounts by itself, from another working folder.
         let root = std::path::absolute(data_dir)?.join("sandboxes");
         fs::create_dir_all(&root)?;
-        fs::set_permissions(&root, fs::Permissions::from_mode(0o711))?;
+        // Here others on the host are kept from the sockets; Docker passes as root.
+        fs::set_permissions(&root, fs::Permissions::from_mode(0o700))?;
         let supervisor = root.join(format!(".init-{}", &hex::encode(Sha256::digest(SUPERVISOR))[..16]));
         let folders = Folders { root, supervisor };
         folders.write_supervisor()?;

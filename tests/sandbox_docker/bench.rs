@@ -2,7 +2,7 @@
 
 use std::{
     fs::{File, OpenOptions},
-    os::fd::OwnedFd,
+    os::{fd::OwnedFd, unix::fs::PermissionsExt},
     path::Path,
     process::Command,
     sync::{
@@ -99,6 +99,8 @@ impl Bench {
 
     pub async fn watched(config: SandboxConfig, observer: Arc<dyn Observer>) -> Bench {
         let dir = tempfile::tempdir().unwrap();
+        // As the installed data folder is.
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
         let engine = Docker::new(&config, dir.path(), observer).unwrap();
         let stop = CancellationToken::new();
         let upkeep = Some(tokio::spawn(engine.clone().upkeep(stop.clone())));

@@ -9,4 +9,5 @@ mod engine;
 mod hardening;
 mod images;
 mod life;
+mod ordinary;
 mod pool;
