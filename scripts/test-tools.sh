@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the programs that tests call, where they are missing: promtool (metrics), shellcheck, openssl, curl
-# and jq (the shell controller), python3. As root, from Debian's packages; otherwise it says what to install.
+# and jq (the shell controller), python3, go (the v1 controller). As root, from Debian's packages; otherwise it says what to install.
 set -euo pipefail
 
 missing=()
@@ -11,6 +11,7 @@ need openssl openssl
 need curl curl
 need python3 python3
 need jq jq
+need go golang-go
 need setpriv util-linux
 
 [ ${#missing[@]} -eq 0 ] && exit 0
