@@ -1,5 +1,5 @@
 //! An engine without Docker, for tests of what stands above this room. It never runs a command: it plays a
-//! small script (see [`script`]) and writes what the supervisor would write into the spool.
+//! small script (its steps stand in `script.rs`) and writes what the supervisor would write into the spool.
 
 mod script;
 
