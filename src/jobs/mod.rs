@@ -23,6 +23,8 @@ mod shared;
 mod spec;
 pub mod state;
 mod sweeps;
+#[cfg(test)]
+mod tests;
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
@@ -181,6 +183,9 @@ impl Service {
         }
         if self.shared.storage_low.load(std::sync::atomic::Ordering::Relaxed) {
             problems.push("the data folder has less free space than its low watermark: free some".to_owned());
+        }
+        if let Some(problem) = &*self.shared.record_problem.load() {
+            problems.push(problem.to_string());
         }
         Readiness { problems }
     }

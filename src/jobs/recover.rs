@@ -72,15 +72,14 @@ fn attend_again(shared: &Arc<Shared>, runners: &TaskTracker, job: jobs::Job) {
         shared.ask_to_stop(job.row, crate::sandbox::Stop::Cancelled);
     }
     let now = Timestamp::now();
-    // What is left of its time: the supervisor enforces the deadline by itself, this is the backstop.
-    let gone = now.since(job.started_at.or(job.starting_at).unwrap_or(now));
-    let handed_over = Instant::now().checked_sub(gone).unwrap_or_else(Instant::now);
     let sandbox = shared.engine.adopt(job.container_id.as_deref().unwrap_or_default());
     let attended = Attended {
         sandbox,
         following: shared.outputs.follow(job.row),
         turn_at: job.starting_at.unwrap_or(now),
-        handed_over,
+        // The supervisor keeps the original deadline by its own clock. This is only the backstop; counted from the
+        // wall clock, a jump of that would kill the job.
+        handed_over: Instant::now(),
         recovered: true,
         timeout_seconds: spec::limits(&job).map_or(0, |limits| limits.timeout_seconds),
         job,

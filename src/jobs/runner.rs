@@ -8,7 +8,10 @@
 //! The intent, with the container's id, is on disk before the hand-over; from then on the job is never
 //! started a second time.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use quickcmd_init::proto::Job as Spec;
 use tokio::sync::watch;
@@ -33,6 +36,9 @@ use crate::{
 /// How often a job is brought to a sandbox that then turns out to be dead before it took the job.
 const ATTEMPTS: u32 = 3;
 
+/// How long a job keeps its turn after the engine did not answer.
+const AWAY: Duration = Duration::from_millis(250);
+
 /// What became of a turn.
 enum Outcome {
     /// The job is over, and recorded.
@@ -53,6 +59,8 @@ pub(super) async fn run(
         Outcome::Over => drop(turn),
         Outcome::Back(waiting) => {
             tracing::warn!(row, "the job waits for the Docker engine");
+            // Until the engine's health has turned red, its next turn would come at once.
+            tokio::time::sleep(AWAY).await;
             // First out of the running, then into the queue: it must not be counted, or claimed, twice.
             drop(turn);
             shared.queue().push_front(waiting);
@@ -74,7 +82,6 @@ async fn attempt(shared: &Arc<Shared>, waiting: Waiting, asked: watch::Receiver<
         }
         Err(error) => {
             tracing::error!(row, %error, "a queued job could not be read; it is tried again");
-            tokio::time::sleep(std::time::Duration::from_secs(1)).await;
             return Outcome::Back(waiting);
         }
     };
@@ -88,9 +95,7 @@ async fn attempt(shared: &Arc<Shared>, waiting: Waiting, asked: watch::Receiver<
     }
     let never = |verdict| Ended::never_ran(&job, verdict);
     if asked.borrow().is_some() || job.cancel_requested_at.is_some() {
-        let verdict = Verdict::without_exit(Reason::Cancelled, "the job was cancelled before it started");
-        conclude::write(shared, never(verdict), None).await;
-        return Outcome::Over;
+        return asked_before_start(shared, waiting, &job).await;
     }
     // The ttl is a whole second: a job may start at any time within it, as the gate's check has it.
     if turn_at.secs() > job.ttl {
@@ -128,6 +133,10 @@ async fn attempt(shared: &Arc<Shared>, waiting: Waiting, asked: watch::Receiver<
             Ok(sandbox) => sandbox,
             Err(error) => return not_started(shared, waiting, &job, error).await,
         };
+        if asked.borrow().is_some() {
+            sandbox.discard();
+            return asked_before_start(shared, waiting, &job).await;
+        }
         let now = Timestamp::now();
         let starting = jobs::Starting {
             attempt,
@@ -204,6 +213,19 @@ async fn attempt(shared: &Arc<Shared>, waiting: Waiting, asked: watch::Receiver<
             }
         }
     }
+}
+
+/// A job that was asked to end before it was handed over: cancelled if somebody asked for that; where the agent
+/// itself is about to stop, it waits for the next start.
+async fn asked_before_start(shared: &Arc<Shared>, waiting: Waiting, job: &jobs::Job) -> Outcome {
+    let row = job.row;
+    let cancelled = shared.store.read(move |db| jobs::get(db, row)).await;
+    if cancelled.is_ok_and(|job| job.is_some_and(|job| job.cancel_requested_at.is_none())) {
+        return Outcome::Back(waiting);
+    }
+    let verdict = Verdict::without_exit(Reason::Cancelled, "the job was cancelled before it started");
+    conclude::write(shared, Ended::never_ran(job, verdict), None).await;
+    Outcome::Over
 }
 
 async fn hand_over(

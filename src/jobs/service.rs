@@ -25,7 +25,7 @@ use crate::{
         submissions::{self, Refusal},
     },
     wire::{
-        Code, Payload, Problem, Reason, Status,
+        Code, Problem, Reason, Status,
         result::{Accepted, CancelAnswer},
     },
 };
@@ -118,6 +118,7 @@ async fn accept(
             Err(problem)
         }
         Err(error) => {
+            shared.record_problem.store(Some(Arc::new(error.to_string())));
             tracing::error!(job_id, %error, "a job could not be recorded and was refused");
             Err(storage_error(&error))
         }
@@ -195,7 +196,7 @@ pub(super) fn storage_error(error: &StoreError) -> Problem {
 
 fn new_job(admitted: &Admitted, peer: IpAddr, now: Timestamp) -> NewJob {
     let payload = admitted.payload();
-    let secrets = secrets(payload);
+    let secrets: Vec<&str> = payload.secrets().collect();
     let redacted = |text: &str| redact::redact_str(&secrets, text);
     NewJob {
         controller_id: payload.controller_id.clone(),
@@ -204,7 +205,7 @@ fn new_job(admitted: &Admitted, peer: IpAddr, now: Timestamp) -> NewJob {
         payload: admitted.raw().to_vec(),
         payload_sha256: admitted.payload_sha256().to_owned(),
         prompt: redacted(&payload.prompt),
-        command: redacted(&shown_command(payload)),
+        command: redacted(&payload.command_text()),
         snapshot: redacted(&payload.snapshot_metadata),
         risk_level: admitted.risk_level().to_owned(),
         image: admitted.image().to_owned(),
@@ -214,23 +215,6 @@ fn new_job(admitted: &Admitted, peer: IpAddr, now: Timestamp) -> NewJob {
         peer: peer.to_string(),
         accepted_at: now,
     }
-}
-
-/// The command as the record shows it: as it was sent, or the argument list as JSON.
-fn shown_command(payload: &Payload) -> String {
-    match &payload.argv {
-        Some(argv) => serde_json::to_string(argv).unwrap_or_default(),
-        None => payload.command.clone(),
-    }
-}
-
-fn secrets(payload: &Payload) -> Vec<String> {
-    payload
-        .sandbox
-        .as_ref()
-        .and_then(|sandbox| sandbox.secret_env.as_ref())
-        .map(|env| env.values().cloned().collect())
-        .unwrap_or_default()
 }
 
 /// Records what the gate refused; gives the answer. The door counts it.

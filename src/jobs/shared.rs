@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::{Notify, watch};
 
 use super::queue::Queue;
@@ -59,6 +59,8 @@ pub(super) struct Shared {
     pub mode: watch::Sender<Mode>,
     /// Whether the data folder is below its low watermark.
     pub storage_low: AtomicBool,
+    /// What is wrong with the database, since it last refused a write.
+    pub record_problem: ArcSwapOption<String>,
     /// Tells the dispatcher that a job was queued or a place became free.
     pub wake: Notify,
     queue: Mutex<Queue>,
@@ -91,6 +93,7 @@ impl Shared {
             metrics,
             mode: watch::Sender::new(Mode::Serving),
             storage_low: AtomicBool::new(false),
+            record_problem: ArcSwapOption::empty(),
             wake: Notify::new(),
             queue: Mutex::default(),
             live: Mutex::default(),
@@ -168,6 +171,7 @@ impl Shared {
         loop {
             match self.store.write(write.clone()).await {
                 Err(error) if error.is_retryable() => {
+                    self.record_problem.store(Some(Arc::new(error.to_string())));
                     tracing::error!(row, %error, "{what} could not be recorded; trying again in 1 s");
                     tokio::time::sleep(Duration::from_secs(1)).await;
                 }

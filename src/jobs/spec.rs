@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use base64::{Engine, engine::general_purpose::STANDARD};
 use quickcmd_init::proto::Job as Spec;
 
 use super::shared::Settings;
@@ -10,10 +9,7 @@ use crate::{
     config::Limits,
     sandbox::Image,
     store::jobs::Job,
-    wire::{
-        Payload,
-        payload::{Network, Stdin},
-    },
+    wire::{Payload, payload::Network},
 };
 
 /// The job's environment where neither image nor job says otherwise.
@@ -68,18 +64,9 @@ pub(super) fn build(
     let secret_env = request.secret_env.unwrap_or_default();
     let secrets = secret_env.values().cloned().collect();
     env.extend(secret_env);
-    let stdin = match request.stdin {
-        None => Vec::new(),
-        Some(Stdin::Text(text)) => text.into_bytes(),
-        // The gate has decoded it once already.
-        Some(Stdin::Base64 { base64 }) => STANDARD.decode(base64).unwrap_or_default(),
-    };
-    let argv = match &payload.argv {
-        Some(argv) => argv.clone(),
-        None => vec!["/bin/sh".to_owned(), "-c".to_owned(), payload.command.clone()],
-    };
+    let stdin = request.stdin.map(|stdin| stdin.bytes()).unwrap_or_default();
     let spec = Spec {
-        argv,
+        argv: payload.program(),
         env: env.into_iter().collect(),
         workdir,
         stdin_len: stdin.len() as u64,

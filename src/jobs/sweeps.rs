@@ -1,7 +1,7 @@
 //! What is done again and again: each sweep is one pass that can be tested alone, and a loop calls them.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashSet,
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
@@ -35,7 +35,6 @@ pub(super) async fn run(shared: Arc<Shared>, stop: CancellationToken) {
     let mut last_retention = Instant::now();
     // At once: an earlier life may have left containers.
     let mut next_reconcile = Instant::now();
-    let mut strangers = HashMap::new();
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
@@ -45,10 +44,11 @@ pub(super) async fn run(shared: Arc<Shared>, stop: CancellationToken) {
         if last_storage.elapsed() >= STORAGE {
             last_storage = Instant::now();
             storage_once(&shared).await;
+            record_once(&shared).await;
         }
         if Instant::now() >= next_reconcile && shared.engine.health().ready {
             next_reconcile = Instant::now() + RECONCILE;
-            reconcile_once(&shared, &mut strangers).await;
+            reconcile_once(&shared).await;
         }
         if last_retention.elapsed() >= RETENTION {
             last_retention = Instant::now();
@@ -105,9 +105,28 @@ pub(super) async fn storage_once(shared: &Arc<Shared>) {
     }
 }
 
-/// Removes containers that no job needs, and records whose are gone. A container is a stranger's only if it
-/// was one in the sweep before too: one that is being made now is not in the database yet.
-pub(super) async fn reconcile_once(shared: &Arc<Shared>, strangers: &mut HashMap<String, Instant>) {
+/// Where the database has refused a write, tries one that changes nothing: readiness turns green by itself.
+pub(super) async fn record_once(shared: &Arc<Shared>) {
+    if shared.record_problem.load().is_none() {
+        return;
+    }
+    let tried = shared
+        .store
+        .write(|tx| Ok(tx.execute("UPDATE jobs SET attempt = attempt WHERE row = -1", [])?))
+        .await;
+    match tried {
+        Ok(_) => {
+            shared.record_problem.store(None);
+            tracing::info!("the database can be written again");
+        }
+        Err(error) => shared.record_problem.store(Some(Arc::new(error.to_string()))),
+    }
+}
+
+/// Removes containers that no job needs, and records whose are gone. What this process made and still has
+/// is not in the database yet, or not any more: the engine tells. What is neither needed nor ours was left by an
+/// earlier life of the agent, for the record's lock lets only one live at a time.
+pub(super) async fn reconcile_once(shared: &Arc<Shared>) {
     let found = match shared.engine.list().await {
         Ok(found) => found,
         Err(error) => {
@@ -126,23 +145,14 @@ pub(super) async fn reconcile_once(shared: &Arc<Shared>, strangers: &mut HashMap
     let needed: HashSet<&str> = unfinished.iter().filter_map(|job| job.container_id.as_deref()).collect();
     let there: HashSet<&str> = found.iter().map(|container| container.container_id.as_str()).collect();
 
-    strangers.retain(|id, _| there.contains(id.as_str()));
     for container in &found {
         let id = container.container_id.as_str();
         if needed.contains(id) || shared.engine.is_mine(id) {
-            strangers.remove(id);
             continue;
         }
-        if !strangers.contains_key(id) {
-            strangers.insert(id.to_owned(), Instant::now());
-            continue;
-        }
-        tracing::warn!(container = id, name = container.name, "a container that no job needs is removed");
+        tracing::info!(container = id, name = container.name, "a container that no job needs is removed");
         match shared.engine.remove(id).await {
-            Ok(()) => {
-                strangers.remove(id);
-                shared.metrics.reaped.inc();
-            }
+            Ok(()) => shared.metrics.reaped.inc(),
             Err(error) => {
                 tracing::error!(container = id, %error, "a container could not be removed; trying again")
             }
