@@ -1,4 +1,4 @@
-//! Copies of the running database, and the check of a file.
+//! Copies of the running database, the check of a file, and the look at one from outside of the agent.
 
 use std::{
     fs::OpenOptions,
@@ -30,6 +30,34 @@ impl Store {
         let to = to.into();
         self.read(move |conn| copy(conn, &to)).await
     }
+}
+
+/// Copies a database from outside of the agent, which may be running: see [`Store::backup`]. Blocks.
+///
+/// # Errors
+/// As [`Store::backup`]; `Foreign` and `NewerSchema` of the file that is to be copied.
+pub fn backup(path: &Path, to: &Path) -> Result<(), StoreError> {
+    look(path, |conn| copy(conn, to))
+}
+
+/// Runs a closure on a read-only connection of its own, in one read transaction; the agent may be running. Blocks.
+///
+/// # Errors
+/// The closure's own; `Foreign`, `NewerSchema`; `Unavailable` if there is no such file.
+pub fn look<T>(
+    path: &Path,
+    closure: impl FnOnce(&Connection) -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    let read = || {
+        if !path.exists() {
+            return Err(StoreError::Unavailable { detail: format!("{} does not exist", path.display()) });
+        }
+        let conn = open::read_only(path)?;
+        schema::check(&conn, &path.display().to_string())?;
+        conn.execute_batch("BEGIN")?;
+        closure(&conn)
+    };
+    read().map_err(|error| error.at(path))
 }
 
 fn copy(from: &Connection, to: &Path) -> Result<(), StoreError> {

@@ -14,7 +14,7 @@ pub enum StoreError {
     Unavailable { detail: String },
     /// The file's content is damaged.
     #[error(
-        "the database {file} is damaged ({detail}); stop the agent, move the file away and restore the latest backup to its place"
+        "the database {file} is damaged ({detail}); with the agent stopped, put the latest backup in its place: quickcmd-agent restore --from FILE (it keeps the damaged file under another name)"
     )]
     Corrupt { file: String, detail: String },
     /// The file was written by a newer version of the agent.

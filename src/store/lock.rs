@@ -11,15 +11,18 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::StoreError;
 
-/// The held lock.
+/// The held lock: while it lives no agent can open the database.
 #[derive(Debug)]
-pub(super) struct Lock {
+pub struct Lock {
     _file: File,
 }
 
 impl Lock {
     /// Takes the lock, or says that another process has it.
-    pub(super) fn take(database: &Path) -> Result<Lock, StoreError> {
+    ///
+    /// # Errors
+    /// `InUse`; `NotWritable` if the lock's file can't be made.
+    pub fn take(database: &Path) -> Result<Lock, StoreError> {
         let mut name = database.as_os_str().to_owned();
         name.push(".lock");
         let path = PathBuf::from(name);

@@ -24,14 +24,16 @@ mod error;
 pub mod jobs;
 mod lock;
 mod open;
+pub mod restore;
 pub mod retention;
 mod schema;
 pub mod submissions;
 mod writer;
 
-pub use backup::verify;
+pub use backup::{Verified, look, verify};
 pub use error::StoreError;
 pub use jobs::State;
+pub use lock::Lock;
 pub use writer::{OnCommit, Tx};
 
 use writer::{Message, Shared, Task};

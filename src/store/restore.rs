@@ -1,0 +1,167 @@
+//! A backup takes the place of the database, while no agent runs.
+//!
+//! What was not over when the backup was made may have run since: nobody can know, so it ends as `lost`
+//! and is not run again. Row numbers go on behind those whose output is on the disk, or a new job would find the
+//! output of another.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io,
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use super::{
+    Lock, Store, StoreError, Verified,
+    backup::verify,
+    jobs::{self, End, State},
+};
+use crate::{base::clock::Timestamp, wire::Reason};
+
+/// What a restore did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Restored {
+    /// What was found in the backup.
+    pub verified: Verified,
+    /// Where the database that was there is now; `None` if there was none.
+    pub kept: Option<PathBuf>,
+    /// Jobs that were not over in the backup, and now are, as lost.
+    pub lost: usize,
+}
+
+/// Puts a copy of `from` in the place of `database`, and keeps what was there under another name. A crash in the
+/// middle leaves the one or the other whole. `last_row`: the highest row number that output on the disk has.
+///
+/// # Errors
+/// `InUse` while an agent runs; `Corrupt`, `Foreign`, `NewerSchema` of the backup, which then is not used;
+/// `NotWritable` and `Unavailable` of the disk.
+pub async fn restore(
+    from: &Path,
+    database: &Path,
+    last_row: i64,
+    now: Timestamp,
+) -> Result<Restored, StoreError> {
+    let _lock = Lock::take(database)?;
+    if fs::metadata(beside(from, "-wal")).is_ok_and(|log| log.len() > 0) {
+        return Err(StoreError::Corrupt {
+            file: from.display().to_string(),
+            detail: "a log lies beside it: it is a database in use, not a backup".to_owned(),
+        });
+    }
+    let fresh = beside(database, ".restoring");
+    remove_all(&fresh).map_err(|error| failed(&fresh, &error))?;
+    copy(from, &fresh)?;
+    let prepared = async {
+        let verified = verify(&fresh)?;
+        let lost = prepare(&fresh, last_row, now).await?;
+        Ok::<_, StoreError>((verified, lost))
+    };
+    let (verified, lost) = match prepared.await {
+        Ok(prepared) => prepared,
+        Err(error) => {
+            let _ = remove_all(&fresh);
+            return Err(named(error, from));
+        }
+    };
+    let kept = exchange(&fresh, database, now).map_err(|error| failed(database, &error))?;
+    remove_all(&fresh).map_err(|error| failed(&fresh, &error))?;
+    Ok(Restored { verified, kept, lost })
+}
+
+/// Ends what was not over, and moves the row numbers on; the file is closed afterwards.
+async fn prepare(fresh: &Path, last_row: i64, now: Timestamp) -> Result<usize, StoreError> {
+    let store = Store::open(fresh)?;
+    let lost = store
+        .write(move |tx| {
+            let mut rows: Vec<i64> = jobs::unfinished(tx)?.into_iter().map(|job| job.row).collect();
+            rows.extend(jobs::queued(tx, 0, u32::MAX)?.into_iter().map(|job| job.row));
+            for row in &rows {
+                let why = "the record was restored from a backup that was made before the job's end; what became of it \
+                           is not known, and it is not run again";
+                let end = End::without_output(Reason::Lost, now, Some(why.to_owned()));
+                jobs::finish(tx, *row, State::UNFINISHED, &end)?;
+            }
+            tx.execute("UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = 'jobs'", [last_row])?;
+            tx.execute(
+                "INSERT INTO sqlite_sequence (name, seq) SELECT 'jobs', ? \
+                 WHERE NOT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = 'jobs')",
+                [last_row],
+            )?;
+            Ok(rows.len())
+        })
+        .await?;
+    store.close().await?;
+    Ok(lost)
+}
+
+/// The old file gets a second name, then the new one its first: there is a database at any moment.
+fn exchange(fresh: &Path, database: &Path, now: Timestamp) -> io::Result<Option<PathBuf>> {
+    let kept = beside(database, &format!(".before-restore-{}", now.secs()));
+    let there = database.exists();
+    // Its log belongs to the old one: SQLite must not apply it to the new.
+    for log in ["-wal", "-shm"] {
+        match fs::rename(beside(database, log), beside(&kept, log)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    if there {
+        fs::hard_link(database, &kept)?;
+        let owner = fs::metadata(database)?;
+        std::os::unix::fs::chown(fresh, Some(owner.uid()), Some(owner.gid()))?;
+    }
+    fs::rename(fresh, database)?;
+    File::open(folder(database))?.sync_all()?;
+    Ok(there.then_some(kept))
+}
+
+fn copy(from: &Path, to: &Path) -> Result<(), StoreError> {
+    let mut source = File::open(from).map_err(|error| StoreError::Unavailable {
+        detail: format!("the backup {} can't be read: {error}", from.display()),
+    })?;
+    let mut write = || {
+        let mut target = OpenOptions::new().write(true).create_new(true).mode(0o600).open(to)?;
+        io::copy(&mut source, &mut target)?;
+        target.sync_all()
+    };
+    write().map_err(|error| {
+        let _ = remove_all(to);
+        failed(to, &error)
+    })
+}
+
+/// A database's file with its helpers.
+fn remove_all(path: &Path) -> io::Result<()> {
+    for suffix in ["", "-wal", "-shm", ".lock"] {
+        match fs::remove_file(beside(path, suffix)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+fn folder(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+fn failed(path: &Path, error: &io::Error) -> StoreError {
+    StoreError::NotWritable { file: path.display().to_string(), detail: error.to_string() }
+}
+
+/// The copy's faults are the backup's.
+fn named(error: StoreError, from: &Path) -> StoreError {
+    let file = from.display().to_string();
+    match error {
+        StoreError::Corrupt { detail, .. } => StoreError::Corrupt { file, detail },
+        StoreError::Foreign { .. } => StoreError::Foreign { file },
+        StoreError::NewerSchema { found, known, .. } => StoreError::NewerSchema { file, found, known },
+        other => other,
+    }
+}
