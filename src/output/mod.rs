@@ -210,6 +210,18 @@ impl Outputs {
     }
 }
 
+/// The highest row number that has a spool in that folder; 0 if there is none, or no folder. Blocks.
+///
+/// # Errors
+/// The folder cannot be read.
+pub fn last_row(dir: &Path) -> io::Result<i64> {
+    match entries(dir) {
+        Ok(entries) => Ok(entries.iter().map(|entry| entry.row).max().unwrap_or(0)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+        Err(error) => Err(error),
+    }
+}
+
 fn entries(dir: &Path) -> io::Result<Vec<Entry>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir).map_err(|e| named(&e, "list", dir))? {

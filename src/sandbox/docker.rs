@@ -136,7 +136,7 @@ impl Docker {
 }
 
 /// Tells one agent's containers from another's, also where both have the same name.
-fn home(agent_id: &str, data_dir: &Path) -> String {
+pub(super) fn home(agent_id: &str, data_dir: &Path) -> String {
     let data_dir = std::path::absolute(data_dir).unwrap_or_else(|_| data_dir.to_owned());
     let mut hash = Sha256::new();
     hash.update(agent_id.as_bytes());
@@ -370,21 +370,26 @@ impl Core {
     }
 
     async fn found(&self) -> Result<Vec<Found>, CallError> {
-        let listed = self.api.list(&format!("{LABEL_HOME}={}", self.home)).await?;
-        Ok(listed
-            .into_iter()
-            .filter_map(|container| {
-                let name = container.names.unwrap_or_default().into_iter().next().unwrap_or_default();
-                Some(Found {
-                    container_id: container.id?,
-                    name: name.trim_start_matches('/').to_owned(),
-                    state: container.state.map(|state| state.to_string()).unwrap_or_default(),
-                    created: container.created.unwrap_or_default(),
-                    labels: container.labels.unwrap_or_default().into_iter().collect::<BTreeMap<_, _>>(),
-                })
-            })
-            .collect())
+        found(&self.api, &self.home).await
     }
+}
+
+/// Every container of that installation, by label.
+pub(super) async fn found(api: &Api, home: &str) -> Result<Vec<Found>, CallError> {
+    let listed = api.list(&format!("{LABEL_HOME}={home}")).await?;
+    Ok(listed
+        .into_iter()
+        .filter_map(|container| {
+            let name = container.names.unwrap_or_default().into_iter().next().unwrap_or_default();
+            Some(Found {
+                container_id: container.id?,
+                name: name.trim_start_matches('/').to_owned(),
+                state: container.state.map(|state| state.to_string()).unwrap_or_default(),
+                created: container.created.unwrap_or_default(),
+                labels: container.labels.unwrap_or_default().into_iter().collect::<BTreeMap<_, _>>(),
+            })
+        })
+        .collect())
 }
 
 /// A container on its way: buried unless its launch succeeds.

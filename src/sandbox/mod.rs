@@ -10,6 +10,7 @@ mod docker;
 pub mod fake;
 mod folder;
 mod images;
+mod outside;
 mod pool;
 mod probe;
 mod reaper;
@@ -27,6 +28,7 @@ pub use container::{
     LABEL_AGENT, LABEL_ATTEMPT, LABEL_HOME, LABEL_INSTANCE, LABEL_JOB, LABEL_PAYLOAD, LABEL_POOL, LABEL_ROW,
 };
 pub use docker::Docker;
+pub use outside::Outside;
 pub use quickcmd_init::proto::{Job, Stop};
 
 use crate::{config::Limits, wire::payload::Network};
