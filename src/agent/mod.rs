@@ -6,14 +6,16 @@
 //!        -> ordinary user -> what an earlier life left -> tasks -> "ready" to systemd
 //! stop:  SIGTERM -> no new jobs -> running ones end (drain_timeout) -> the rest is cancelled -> door closes
 //!        -> engine throws away what waits -> record is closed
-//! tasks: door, dispatcher, sweeps, output events, engine's upkeep; an early end of one ends the agent
+//! tasks: door, control socket, dispatcher, sweeps, output events, engine's upkeep; an early end of one ends the agent
 //! ```
 
+mod control;
 mod door;
 mod log;
 mod notify;
 mod privileges;
 mod signals;
+pub mod verbs;
 
 use std::{
     fs::DirBuilder,
@@ -67,16 +69,20 @@ pub enum AgentError {
     /// A task ended that never should.
     #[error("{0} ended early: the agent stops, so that it is started anew")]
     TaskEnded(&'static str),
+    /// What an operator asked for can't be done now; the sentence says why, and what to do.
+    #[error("{0}")]
+    Refused(String),
     /// A defect.
     #[error("{0}")]
     Internal(String),
 }
 
 impl AgentError {
-    /// The exit code, as in `sysexits.h`: 64 for a configuration to be mended, 70 for a defect, 71 for the system.
+    /// The exit code, as in `sysexits.h`: 64 for a configuration to be mended, 69 for what can't be done now, 70 for a defect, 71 for the system.
     pub fn exit_code(&self) -> u8 {
         match self {
             AgentError::Config(_) => 64,
+            AgentError::Refused(_) => 69,
             AgentError::TaskEnded(_) | AgentError::Internal(_) => 70,
             AgentError::Store(_)
             | AgentError::Bind(_)
@@ -221,6 +227,18 @@ impl Agent {
                 tracing::error!(%error, "the door failed");
             }
         });
+        let socket = control::path(&config.data_dir);
+        match control::listen(&socket) {
+            Ok(listener) => {
+                let service = service.clone();
+                tasks.spawn("control socket", |stop| control::serve(listener, service, stop));
+            }
+            Err(error) => tracing::error!(
+                socket = %socket.display(),
+                %error,
+                "the control socket can't be opened: `drain` and `undrain` will not reach this agent"
+            ),
+        }
         tracing::info!(%address, agent_id = config.agent_id, data = %config.data_dir.display(), "the agent serves");
         notify::ready();
         let mut watchdog = notify::Watchdog::new();

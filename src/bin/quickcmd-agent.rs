@@ -1,9 +1,9 @@
 //! The agent's program: parses arguments, calls the library, maps errors to exit codes.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Parser, Subcommand};
-use quickcmd::agent;
+use quickcmd::agent::{self, verbs};
 use secrecy::ExposeSecret;
 
 /// Takes signed jobs, runs each in a locked-down, single-use Docker sandbox, and keeps the record.
@@ -24,20 +24,59 @@ struct Arguments {
 enum Verb {
     /// Print a fresh secret for `hmac_secret`.
     GenKey,
+    /// Copy the record to a new file, also while the agent runs, and check the copy.
+    Backup {
+        /// The new file.
+        #[arg(long, value_name = "FILE")]
+        to: PathBuf,
+    },
+    /// Put a backup in the place of the record, while no agent runs; what was there is kept.
+    Restore {
+        /// The backup.
+        #[arg(long, value_name = "FILE")]
+        from: PathBuf,
+    },
+    /// Check the record from end to end, also while the agent runs.
+    VerifyDb,
+    /// List this agent's containers, and what the agent does with each.
+    Sandboxes {
+        /// One JSON object.
+        #[arg(long)]
+        json: bool,
+        /// Remove those that no job needs; only while no agent runs.
+        #[arg(long)]
+        remove: bool,
+    },
+    /// Tell the running agent to take and start no more jobs; those that run go on.
+    Drain {
+        /// Wait until no job runs, this many seconds at most.
+        #[arg(long, value_name = "SECONDS")]
+        wait: Option<u64>,
+    },
+    /// Take `drain` back.
+    Undrain,
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    let config = &arguments.config;
     let result = match arguments.verb {
-        Some(Verb::GenKey) => {
-            println!("{}", quickcmd::config::generate_secret().expose_secret());
-            Ok(())
-        }
-        None if arguments.check => agent::check(&arguments.config).map(|text| println!("{text}")),
-        None => agent::run(&arguments.config),
+        Some(Verb::GenKey) => Ok(quickcmd::config::generate_secret().expose_secret().to_owned()),
+        Some(Verb::Backup { to }) => verbs::backup(config, &to),
+        Some(Verb::Restore { from }) => verbs::restore(config, &from),
+        Some(Verb::VerifyDb) => verbs::verify_db(config),
+        Some(Verb::Sandboxes { json, remove }) => verbs::sandboxes(config, json, remove),
+        Some(Verb::Drain { wait }) => verbs::drain(config, wait.map(Duration::from_secs)),
+        Some(Verb::Undrain) => verbs::undrain(config),
+        None if arguments.check => agent::check(config),
+        None => agent::run(config).map(|()| String::new()),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(text) if text.is_empty() => ExitCode::SUCCESS,
+        Ok(text) => {
+            println!("{text}");
+            ExitCode::SUCCESS
+        }
         Err(error) => {
             eprintln!("quickcmd-agent: {error}");
             ExitCode::from(error.exit_code())

@@ -211,15 +211,37 @@ impl Service {
         self.shared.wake.notify_one();
     }
 
-    /// From now on no job is taken or started; running ones go on, queued ones wait for the next start.
-    pub fn drain(&self) {
-        self.shared.mode.send_replace(Mode::Draining);
+    /// From now on no job is taken or started; running ones go on, queued ones wait for the next start or for
+    /// [`Service::undrain`]. `false`: the agent stops, which is more.
+    pub fn drain(&self) -> bool {
+        self.change(Mode::Draining)
+    }
+
+    /// Takes and starts jobs again. `false`: the agent stops, which nothing takes back.
+    pub fn undrain(&self) -> bool {
+        self.change(Mode::Serving)
+    }
+
+    /// Whether jobs are taken and started.
+    pub fn mode(&self) -> Mode {
+        *self.shared.mode.borrow()
+    }
+
+    fn change(&self, wanted: Mode) -> bool {
+        self.shared.mode.send_if_modified(|mode| {
+            let changes = *mode != Mode::Stopping && *mode != wanted;
+            if changes {
+                *mode = wanted;
+            }
+            changes
+        });
+        self.mode() == wanted
     }
 
     /// Waits until no job runs, at most `patience`; then ends those that do as cancelled, and waits for
     /// that, within the grace and some seconds. `hurry` cuts the patience short.
     pub async fn finish(&self, patience: Duration, hurry: CancellationToken) {
-        self.drain();
+        self.shared.mode.send_replace(Mode::Stopping);
         self.runners.close();
         tokio::select! {
             () = self.runners.wait() => return,

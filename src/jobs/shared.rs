@@ -26,6 +26,8 @@ pub enum Mode {
     Serving,
     /// No job is taken or started; running ones go on.
     Draining,
+    /// The agent stops: as draining, and for good.
+    Stopping,
 }
 
 /// What of the configuration the job service decides by; swapped whole by a reload.

@@ -8,6 +8,7 @@ mod cancel;
 mod crash;
 mod jobs;
 mod limits;
+mod operate;
 mod output;
 mod reads;
 mod refusals;
