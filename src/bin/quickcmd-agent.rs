@@ -57,8 +57,19 @@ enum Verb {
     Undrain,
 }
 
+/// A command line that can't be understood is a fault of the configuration like any other (`EX_USAGE`): the
+/// unit does not start the agent again for it.
+const USAGE: u8 = 64;
+
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version are errors to clap, too, and belong on stdout. Nobody there to read is no fault.
+            let _unread = error.print();
+            return if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
+        }
+    };
     let config = &arguments.config;
     let result = match arguments.verb {
         Some(Verb::GenKey) => Ok(quickcmd::config::generate_secret().expose_secret().to_owned()),
@@ -78,7 +89,10 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            eprintln!("quickcmd-agent: {error}");
+            // One line a fault, each to be found by the program's name in a journal.
+            for line in error.to_string().lines() {
+                eprintln!("quickcmd-agent: {line}");
+            }
             ExitCode::from(error.exit_code())
         }
     }
