@@ -44,14 +44,19 @@ for program in quickcmd-agent quickcmd; do
 done
 
 step 4 "TLS certificate"
-if [ -e "$etc/agent-cert.pem" ] || [ -e "$etc/agent-key.pem" ]; then
+if [ -e "$etc/agent-cert.pem" ] && [ -e "$etc/agent-key.pem" ]; then
   echo "      kept: $etc/agent-cert.pem"
+elif [ -e "$etc/agent-cert.pem" ] || [ -e "$etc/agent-key.pem" ]; then
+  die "of $etc/agent-cert.pem and $etc/agent-key.pem one is missing: put it back, or remove the other for a new pair"
 else
   name="$(hostname -f 2>/dev/null || hostname)"
-  (umask 077 && openssl req -x509 -newkey rsa:4096 -sha256 -nodes -days 365 \
-    -keyout "$etc/agent-key.pem" -out "$etc/agent-cert.pem" -subj "/CN=quickcmd-agent" \
+  # Made under other names: what was broken off is not taken for a pair by the next run.
+  said="$(umask 077 && openssl req -x509 -newkey rsa:4096 -sha256 -nodes -days 365 \
+    -keyout "$etc/.agent-key.new" -out "$etc/.agent-cert.new" -subj "/CN=quickcmd-agent" \
     -addext "subjectAltName=DNS:$name,DNS:localhost,IP:127.0.0.1" \
-    -addext "basicConstraints=critical,CA:FALSE" 2>/dev/null)
+    -addext "basicConstraints=critical,CA:FALSE" 2>&1)" || die "openssl made no certificate: $said"
+  mv "$etc/.agent-key.new" "$etc/agent-key.pem"
+  mv "$etc/.agent-cert.new" "$etc/agent-cert.pem"
   echo "      made, self-signed for $name, valid for a year: replace it with your CA's in production"
 fi
 chown "root:$group" "$etc/agent-cert.pem" "$etc/agent-key.pem"
@@ -62,7 +67,15 @@ if [ -e "$etc/agent-config.yaml" ]; then
   echo "      kept: $etc/agent-config.yaml"
 else
   secret="$(openssl rand -hex 32)"
-  (umask 077 && sed -E "s/^hmac_secret:.*/hmac_secret: \"$secret\"/" examples/agent-config.yaml >"$etc/agent-config.yaml")
+  # By the shell alone: the arguments of a program may be read by everybody while it runs.
+  (
+    umask 077
+    while IFS= read -r line; do
+      case "$line" in hmac_secret:*) line="hmac_secret: \"$secret\"" ;; esac
+      printf '%s\n' "$line"
+    done <examples/agent-config.yaml >"$etc/.agent-config.new"
+  )
+  mv "$etc/.agent-config.new" "$etc/agent-config.yaml"
   echo "      made: $etc/agent-config.yaml with a fresh secret"
 fi
 chown "root:$group" "$etc/agent-config.yaml"
