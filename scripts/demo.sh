@@ -1,13 +1,28 @@
 #!/usr/bin/env bash
 # The demonstration: Docker, build, image, a throwaway agent, signed jobs with live output, one refusal, the record, the
 # metrics. Leaves nothing running. Takes a few minutes the first time (the build), then seconds.
+# Jobs are written in single quotes: the sandbox's shell is to expand what is in them, not this one.
+# shellcheck disable=SC2016
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/dev-agent.sh
 . scripts/dev-agent.sh
 
-say() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
-show() { printf '\033[2m$ %s\033[0m\n' "$*"; "$@"; }
+bold='' faint='' plain=''
+if [ -t 1 ]; then bold=$'\033[1m' faint=$'\033[2m' plain=$'\033[0m'; fi
+say() { printf '\n%s== %s%s\n' "$bold" "$*" "$plain"; }
+# Shows a command as one would type it, and runs it.
+show() {
+  local word line='$'
+  for word in "$@"; do
+    case "$word" in
+      '' | *[!A-Za-z0-9_./:=-]*) line+=" '${word//\'/\'\\\'\'}'" ;;
+      *) line+=" $word" ;;
+    esac
+  done
+  printf '%s%s%s\n' "$faint" "$line" "$plain"
+  "$@"
+}
 
 say "Docker"
 scripts/docker-up.sh
@@ -75,8 +90,9 @@ PY
 fi
 
 say "The metrics"
-curl -fsS --cacert "$dir/cert.pem" "https://127.0.0.1:$port/metrics" |
-  grep -E '^quickcmd_agent_(jobs_total|jobs_running|jobs_ended_total|refusals_total|queue_depth)' || true
+curl --noproxy "*" -fsS --cacert "$dir/cert.pem" "https://127.0.0.1:$port/metrics" |
+  grep -E '^quickcmd_agent_(jobs_total|jobs_running|jobs_ended_total|refusals_total|queue_depth)' |
+  grep -vE '_total\{.*\} 0$' || true
 
 say "Stop"
 kill "$agent"

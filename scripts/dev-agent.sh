@@ -8,7 +8,7 @@ dev_agent() {
   mkdir -p "$dir"
   chmod 0711 "$dir"
   secret="$("$QUICKCMD" gen-key)"
-  openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -sha256 -nodes -days 30 \
+  openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -sha256 -nodes -days 365 \
     -keyout "$dir/key.pem" -out "$dir/cert.pem" -subj "/CN=quickcmd-agent" \
     -addext "subjectAltName=DNS:localhost,IP:127.0.0.1" -addext "basicConstraints=critical,CA:FALSE" 2>/dev/null
   (
@@ -42,17 +42,21 @@ END
 
 # Waits until the agent says it is ready, at most 30 s; says what it says where it does not.
 wait_ready() {
-  local dir="$1" port="$2" pid="$3" i
-  for i in $(seq 150); do
-    if curl -fsS --cacert "$dir/cert.pem" "https://127.0.0.1:$port/ready" >/dev/null 2>&1; then
+  local dir="$1" port="$2" pid="$3"
+  for _ in $(seq 150); do
+    if curl --noproxy "*" -fsS --cacert "$dir/cert.pem" "https://127.0.0.1:$port/ready" >/dev/null 2>&1; then
       return 0
     fi
-    kill -0 "$pid" 2>/dev/null || { echo "the agent has ended: see $dir/agent.log" >&2; tail -n 20 "$dir/agent.log" >&2; return 1; }
+    if ! kill -0 "$pid" 2>/dev/null; then
+      echo "the agent has ended:" >&2
+      # Where there is no log, it has said so on the terminal.
+      tail -n 20 "$dir/agent.log" 2>/dev/null >&2 || true
+      return 1
+    fi
     sleep 0.2
   done
-  : "$i"
   echo "the agent is not ready after 30 s:" >&2
-  curl -sS --cacert "$dir/cert.pem" "https://127.0.0.1:$port/ready" >&2 || true
+  curl --noproxy "*" -sS --cacert "$dir/cert.pem" "https://127.0.0.1:$port/ready" >&2 || true
   return 1
 }
 

@@ -33,7 +33,13 @@ if ! command -v dockerd >/dev/null || ! command -v docker >/dev/null; then
     command -v apt-get >/dev/null || fail "Docker is not installed, and neither is apt-get: install Docker by hand"
     say "installing docker.io"
     export DEBIAN_FRONTEND=noninteractive
-    # No init script of the package may start the engine in the middle of this: it is started below.
+    # Without systemd no init script of the package may start an engine in the middle of this: it is started below.
+    policy=/usr/sbin/policy-rc.d
+    if [ ! -d /run/systemd/system ] && [ ! -e "$policy" ]; then
+        trap 'rm -f "$policy"' EXIT
+        printf '#!/bin/sh\nexit 101\n' >"$policy"
+        chmod 755 "$policy"
+    fi
     if ! apt-get install -y --no-install-recommends docker.io iptables >"$log" 2>&1; then
         apt-get update >>"$log" 2>&1 || fail "apt-get update failed, see $log"
         apt-get install -y --no-install-recommends docker.io iptables >>"$log" 2>&1 \

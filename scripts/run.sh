@@ -14,11 +14,23 @@ image="$(scripts/sandbox-image.sh)"
 dir="${1:-$target/dev}"
 [ -e "$dir/agent.yaml" ] || dev_agent "$dir" "${PORT:-8443}" "$image"
 
-"$target/debug/quickcmd-agent" --config "$dir/agent.yaml" &
+# Its own session: Ctrl-C reaches this script alone, which tells the agent once. Once: running jobs may end; twice: now.
+setsid "$target/debug/quickcmd-agent" --config "$dir/agent.yaml" &
 agent=$!
-trap 'kill "$agent" 2>/dev/null; wait "$agent"' INT TERM
+tell() { kill "$agent" 2>/dev/null || true; }
+stop() {
+  trap tell INT TERM
+  tell
+  local code=0
+  while kill -0 "$agent" 2>/dev/null; do
+    code=0
+    wait "$agent" || code=$?
+  done
+  exit "$code"
+}
+trap stop INT TERM
 port="$(sed -n 's/^port: *//p' "$dir/agent.yaml")"
-wait_ready "$dir" "$port" "$agent" || { kill "$agent" 2>/dev/null; exit 1; }
+wait_ready "$dir" "$port" "$agent" || { tell; exit 1; }
 cat <<END
 
 The agent runs on https://127.0.0.1:$port. In another terminal:
