@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs the programs that tests call, where they are missing: promtool (metrics), shellcheck, openssl, curl
-# and jq (the shell controller), python3, go (the v1 controller). As root, from Debian's packages; otherwise it says what to install.
+# and jq (the shell controller), python3, go (the v1 controller), systemd-analyze and strace (the unit). As root, from
+# Debian's packages; otherwise it says what to install.
 set -euo pipefail
 
 missing=()
@@ -13,6 +14,10 @@ need python3 python3
 need jq jq
 need go golang-go
 need setpriv util-linux
+need unshare util-linux
+# The program alone: nothing of systemd runs, and process 1 stays what it is.
+need systemd-analyze systemd
+need strace strace
 
 [ ${#missing[@]} -eq 0 ] && exit 0
 if [ "$(id -u)" -ne 0 ]; then
@@ -29,5 +34,6 @@ if [ ! -e "$policy" ]; then
   made=1
 fi
 trap '[ -z "$made" ] || rm -f "$policy"' EXIT
+echo "installing ${missing[*]}"
 apt-get update -qq
 apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
