@@ -16,7 +16,7 @@ fn root() -> &'static Path {
 fn rust_files(dir: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for entry in fs::read_dir(dir).unwrap_or_else(|error| panic!("{}: {error}", dir.display())) {
-        let path = entry.unwrap().path();
+        let path = entry.expect("a folder entry").path();
         if path.is_dir() {
             files.extend(rust_files(&path));
         } else if path.extension().is_some_and(|extension| extension == "rs") {
@@ -29,7 +29,7 @@ fn rust_files(dir: &Path) -> Vec<PathBuf> {
 
 /// The rooms as src/lib.rs lists them, from top to bottom.
 fn rooms() -> Vec<String> {
-    let lib = fs::read_to_string(root().join("src/lib.rs")).unwrap();
+    let lib = fs::read_to_string(root().join("src/lib.rs")).expect("the list of rooms");
     lib.lines()
         .filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';'))
         .map(str::to_owned)

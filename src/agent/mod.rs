@@ -6,7 +6,8 @@
 //!        -> ordinary user -> what an earlier life left -> tasks -> "ready" to systemd
 //! stop:  SIGTERM -> no new jobs -> running ones end (drain_timeout) -> the rest is cancelled -> door closes
 //!        -> engine throws away what waits -> record is closed
-//! tasks: door, control socket, dispatcher, sweeps, output events, engine's upkeep; an early end of one ends the agent
+//! tasks: door, control socket, dispatcher, sweeps, output events, engine's upkeep, default sandboxes; an early end
+//!        of one ends the agent
 //! ```
 
 mod control;
@@ -16,6 +17,7 @@ mod notify;
 mod privileges;
 mod signals;
 pub mod verbs;
+mod warm;
 
 use std::{
     fs::DirBuilder,
@@ -25,12 +27,15 @@ use std::{
     time::Duration,
 };
 
+use serde_json::{Value, json};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 pub use privileges::PrivilegeError;
 
 use crate::{
     api::{self, Door, Edge},
+    audit::Event,
     base::{clock::Timestamp, tasks::Tasks},
     config::{Config, Faults},
     gate::Gate,
@@ -38,7 +43,7 @@ use crate::{
     metrics::{Metrics, Outcome},
     output::Outputs,
     sandbox::{Docker, Engine, Observer},
-    store::{Store, StoreError},
+    store::{self, Store, StoreError},
 };
 use privileges::Became;
 use signals::{Signal, Signals};
@@ -220,6 +225,8 @@ impl Agent {
         below.spawn("output events", |stop| events.run(stop));
         let upkeep = Arc::clone(&engine);
         below.spawn("engine upkeep", |stop| upkeep.upkeep(stop));
+        let (default, wanted) = watch::channel(warm::Standing::of(&config));
+        below.spawn("default sandboxes", |stop| warm::run(Arc::clone(&engine), wanted, stop));
 
         service.start(&mut tasks).await?;
         tasks.spawn("door", |stop| async move {
@@ -240,6 +247,8 @@ impl Agent {
             ),
         }
         tracing::info!(%address, agent_id = config.agent_id, data = %config.data_dir.display(), "the agent serves");
+        let started = json!({"agent_id": config.agent_id, "version": env!("CARGO_PKG_VERSION"), "address": address.to_string()});
+        note(&store, "agent.started", started).await;
         notify::ready();
         let mut watchdog = notify::Watchdog::new();
 
@@ -249,8 +258,10 @@ impl Agent {
                 signal = signals.next() => match signal {
                     Signal::Stop => break None,
                     Signal::Reload => {
-                        if let Some(patience) = reload(&path, &service, &edge, &metrics) {
-                            drain = patience;
+                        if let Some(config) = reload(&path, &service, &edge, &metrics) {
+                            drain = config.jobs.drain_timeout;
+                            note(&store, "agent.reloaded", json!({})).await;
+                            default.send_replace(warm::Standing::of(&config));
                         }
                     }
                 },
@@ -282,6 +293,8 @@ impl Agent {
         while tasks.ended().await.is_some() {}
         ground.cancel();
         while below.ended().await.is_some() {}
+        let stopped = json!({"early_end": failed, "running": service.counts().running});
+        note(&store, "agent.stopped", stopped).await;
         if let Err(error) = store.close().await {
             tracing::warn!(%error, "the record was not closed cleanly; the next start does it");
         }
@@ -293,23 +306,36 @@ impl Agent {
     }
 }
 
-/// Loads the configuration again and goes on with it; a bad one keeps the old and says why. Gives the new drain
-/// time.
-fn reload(path: &Path, service: &Service, edge: &Edge, metrics: &Metrics) -> Option<Duration> {
+/// Puts what the agent itself did into the record.
+async fn note(store: &Store, kind: &'static str, details: Value) {
+    let written = store
+        .write(move |tx| {
+            let event = Event::Agent { kind, details: &details };
+            store::audit::append(tx, Timestamp::now(), &event).map(drop)
+        })
+        .await;
+    if let Err(error) = written {
+        tracing::error!(kind, %error, "the agent's own step could not be recorded");
+    }
+}
+
+/// Loads the configuration again and goes on with it; a bad one keeps the old and says why. Gives the new
+/// one.
+fn reload(path: &Path, service: &Service, edge: &Edge, metrics: &Metrics) -> Option<Config> {
     notify::reloading();
     let result = (|| {
         let config = Config::load(path, &environment)?;
         let gate = gate(&config)?;
         edge.reload(&config.server).map_err(|error| AgentError::Internal(error.to_string()))?;
         service.reload(&config, gate);
-        Ok::<_, AgentError>(config.jobs.drain_timeout)
+        Ok::<_, AgentError>(config)
     })();
     notify::ready();
     match result {
-        Ok(drain) => {
+        Ok(config) => {
             metrics.config_reload(Outcome::Ok);
             tracing::info!("configuration reloaded");
-            Some(drain)
+            Some(config)
         }
         Err(error) => {
             metrics.config_reload(Outcome::Error);

@@ -251,7 +251,7 @@ pub struct PoolConfig {
     pub size: usize,
     /// Of all shapes; 0 turns the pool off.
     pub max: usize,
-    /// Memory that all waiting ones together may use, bytes.
+    /// Memory that all waiting ones together may use, bytes; each is charged a fixed cost, not its job's limit.
     pub max_memory: u64,
     /// One that has waited this long is thrown away.
     pub max_age: Duration,

@@ -77,11 +77,6 @@ impl Admitted {
         &self.risk_level
     }
 
-    /// Jobs of one class may use each other's waiting sandboxes: the controller's id.
-    pub fn class(&self) -> &str {
-        &self.payload.controller_id
-    }
-
     /// Jobs that its controller may have waiting.
     pub fn max_queued(&self) -> Option<usize> {
         self.max_queued

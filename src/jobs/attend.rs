@@ -162,7 +162,7 @@ pub(super) async fn to_the_end(
 
 /// The supervisor's records may be seen a moment after its container's end.
 async fn last_words(following: &mut Following) -> Option<Report> {
-    match tokio::time::timeout(LAST_WORDS, async {
+    let report = async {
         loop {
             match following.look().await {
                 Ok(Seen { report: Some(report), .. }) => return Some(report),
@@ -170,12 +170,8 @@ async fn last_words(following: &mut Following) -> Option<Report> {
                 Err(_) => return None,
             }
         }
-    })
-    .await
-    {
-        Ok(report) => report,
-        Err(_) => None,
-    }
+    };
+    tokio::time::timeout(LAST_WORDS, report).await.ok().flatten()
 }
 
 /// Records the start, off the job's path: a short job's end may be recorded first, and then says it all.

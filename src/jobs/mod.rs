@@ -32,6 +32,7 @@ use tokio_util::{bytes::Bytes, sync::CancellationToken, task::TaskTracker};
 
 pub use query::{DEFAULT_PAGE, JobStream, LARGEST_PAGE, ListQuery, OutputFile, Streamed};
 pub use recover::Recovered;
+pub use runner::CLASS;
 pub use shared::Mode;
 
 use crate::{

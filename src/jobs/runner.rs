@@ -39,6 +39,10 @@ const ATTEMPTS: u32 = 3;
 /// How long a job keeps its turn after the engine did not answer.
 const AWAY: Duration = Duration::from_millis(250);
 
+/// The class of every job's sandbox. A waiting sandbox holds nothing of anybody, so that all controllers may share
+/// what waits.
+pub const CLASS: &str = "";
+
 /// What became of a turn.
 enum Outcome {
     /// The job is over, and recorded.
@@ -115,7 +119,7 @@ async fn attempt(shared: &Arc<Shared>, waiting: Waiting, asked: watch::Receiver<
         Ok(image) => image,
         Err(error) => return not_started(shared, waiting, &job, error).await,
     };
-    let shape = Shape { image: image.clone(), limits, network, class: job.controller_id.clone() };
+    let shape = Shape { image: image.clone(), limits, network, class: CLASS.to_owned() };
 
     let mut attempt = job.attempt;
     let mut spool = match shared.outputs.reopen(row).await {

@@ -398,7 +398,7 @@ impl Stream {
     }
 
     /// All frames up to and with the final one; checks that the numbers have no gap.
-    pub async fn to_end(&mut self) -> Vec<Value> {
+    pub async fn read_to_end(&mut self) -> Vec<Value> {
         let mut frames: Vec<Value> = Vec::new();
         while let Some(frame) = self.next().await {
             if let Some(last) = frames.last() {

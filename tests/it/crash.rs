@@ -52,7 +52,7 @@ async fn a_job_runs_on_while_the_agent_is_dead_and_readers_miss_nothing() {
     agent.launch();
     agent.until_ready().await;
     let from = frames.last().expect("five")["seq"].as_u64().expect("a number") + 1;
-    frames.extend(agent.stream(&id, &format!("?from_seq={from}")).await.to_end().await);
+    frames.extend(agent.stream(&id, &format!("?from_seq={from}")).await.read_to_end().await);
     let expected: String = (0..40).map(|n| format!("line {n}\n")).collect();
     assert_eq!(text_of(&frames, "stdout"), expected);
     let end = frames.last().expect("the final frame");
@@ -61,7 +61,7 @@ async fn a_job_runs_on_while_the_agent_is_dead_and_readers_miss_nothing() {
         (&json!("exited"), &json!(9)),
         "{end}"
     );
-    let whole = agent.stream(&id, "").await.to_end().await;
+    let whole = agent.stream(&id, "").await.read_to_end().await;
     assert_eq!(bytes_of(&whole, "stdout"), expected.as_bytes(), "from the start, after the end");
     agent.no_container_left().await;
 }

@@ -10,6 +10,7 @@ mod jobs;
 mod limits;
 mod operate;
 mod output;
+mod pool;
 mod reads;
 mod refusals;
 mod stream;

@@ -55,7 +55,7 @@ async fn a_gigabyte_leaves_the_agent_small_and_every_byte_up_to_the_cap_in_place
 async fn beyond_the_cap_there_is_a_marker_and_the_job_may_be_ended() {
     let agent = Agent::with("output: {limit: 1024}\n").await;
     let id = agent.submit("yes | head -c 5000; echo err >&2; exit 6").await;
-    let frames = agent.stream(&id, "").await.to_end().await;
+    let frames = agent.stream(&id, "").await.read_to_end().await;
     assert_eq!(text_of(&frames, "stdout").len(), 1024);
     assert_eq!(text_of(&frames, "stderr"), "err\n");
     let result = &frames.last().expect("the final frame")["result"];
@@ -107,7 +107,7 @@ async fn secrets_are_masked_in_every_frame_and_result() {
                    printf '%s\\n' \"$KEY\" | cut -c11-; echo password=opensesame; \
                    echo 'Authorization: Bearer abcdef0123456789'; echo postgres://bob:hunter22@db/x >&2";
     let id = agent.submit_with(command, json!({"sandbox": {"secret_env": {"KEY": secret}}})).await;
-    let frames = agent.stream(&id, "").await.to_end().await;
+    let frames = agent.stream(&id, "").await.read_to_end().await;
     let (out, err) = (text_of(&frames, "stdout"), text_of(&frames, "stderr"));
     assert!(out.starts_with("begin [REDACTED] end\n"), "{out}");
     for hidden in [secret, "opensesame", "abcdef0123456789"] {

@@ -41,13 +41,13 @@ async fn late_and_returning_readers_get_what_they_lack() {
     let agent = Agent::start().await;
     let id = agent.submit("for i in 1 2 3 4 5; do echo line $i; sleep 0.05; done").await;
     agent.ended(&id).await;
-    let all = agent.stream(&id, "").await.to_end().await;
+    let all = agent.stream(&id, "").await.read_to_end().await;
     assert_eq!(text_of(&all, "stdout"), "line 1\nline 2\nline 3\nline 4\nline 5\n");
     for from in 1..=all.len() {
-        let rest = agent.stream(&id, &format!("?from_seq={from}")).await.to_end().await;
+        let rest = agent.stream(&id, &format!("?from_seq={from}")).await.read_to_end().await;
         assert_eq!(rest, all[from - 1..], "from {from}");
     }
-    let silent = agent.stream(&id, "?system=false").await.to_end().await;
+    let silent = agent.stream(&id, "?system=false").await.read_to_end().await;
     assert!(silent.iter().all(|frame| frame["stream"] != "system"));
     assert_eq!(text_of(&silent, "stdout"), text_of(&all, "stdout"));
 }
@@ -58,7 +58,7 @@ async fn bytes_that_are_no_text_arrive_exactly() {
     // NUL, invalid UTF-8, a character cut by two writes, forged Docker stream headers, terminal escapes.
     let command = r"printf '\0\377\376ok\n'; printf '\303'; sleep 0.2; printf '\251\n'; printf '\002\0\0\0\0\0\0\005fake\n'; printf '\033[31mred\033[0m\n'";
     let id = agent.submit(command).await;
-    let frames = agent.stream(&id, "").await.to_end().await;
+    let frames = agent.stream(&id, "").await.read_to_end().await;
     let expected = b"\0\xff\xfeok\n\xc3\xa9\n\x02\0\0\0\0\0\0\x05fake\n\x1b[31mred\x1b[0m\n";
     assert_eq!(bytes_of(&frames, "stdout"), expected);
     assert!(
@@ -89,7 +89,7 @@ async fn readers_that_never_read_hold_up_nobody() {
     }
     let mut reader = agent.stream(&id, "").await;
     let frames =
-        tokio::time::timeout(PATIENCE, reader.to_end()).await.expect("the reader that reads gets all");
+        tokio::time::timeout(PATIENCE, reader.read_to_end()).await.expect("the reader that reads gets all");
     let bytes = bytes_of(&frames, "stdout");
     assert_eq!(bytes.len(), 20_000_000 + 1 + 5);
     assert!(bytes.ends_with(b"x\ndone\n"));

@@ -54,7 +54,7 @@ fn what_is_admitted_is_what_was_signed() {
     assert_eq!((admitted.image(), admitted.network()), ("alpine:latest", Network::None));
     assert_eq!(admitted.limits(), config().defaults);
     assert_eq!(admitted.argv(), ["/bin/sh", "-c", "ls -la"]);
-    assert_eq!((admitted.risk_level(), admitted.class()), ("high", "controller-1"));
+    assert_eq!(admitted.risk_level(), "high");
 }
 
 #[test]
