@@ -35,6 +35,7 @@ if [ -e "$begun" ]; then
     pkill -KILL -x -u quickcmd quickcmd-agent || true
   fi
   PURGE=1 scripts/remove-agent.sh >/dev/null || fail "what an earlier run left could not be removed"
+  rm -rf "$(cat "$begun")"
 fi
 for path in "$etc" "$state" "$unit" /usr/local/bin/quickcmd-agent /usr/local/bin/quickcmd; do
   [ ! -e "$path" ] || fail "$path exists: this machine has an agent, which this test would remove"
@@ -43,8 +44,8 @@ for kind in passwd group; do
   ! getent "$kind" quickcmd >/dev/null || fail "$kind quickcmd exists: this machine has an agent, which this test would remove"
 done
 
-touch "$begun"
 work="$(mktemp -d /tmp/quickcmd-install.XXXXXX)"
+echo "$work" >"$begun"
 # The agent's process, and the one to wait for: strace, where that stands between.
 agent='' child=''
 
