@@ -26,6 +26,7 @@ pub struct Global {
     #[arg(long, global = true, value_name = "FILE", env = "QUICKCMD_CONFIG")]
     pub config: Option<PathBuf>,
     /// The agent's address, such as https://agent.example.com:8443
+    #[allow(rustdoc::bare_urls, reason = "clap shows this text as it is, brackets included")]
     #[arg(long, global = true, value_name = "URL", env = "QUICKCMD_URL")]
     pub url: Option<String>,
     /// Who we are to the agent

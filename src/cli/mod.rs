@@ -27,7 +27,7 @@ use clap::Parser;
 use args::{AgentVerb, Cli, Verb};
 use fault::Fault;
 
-/// Reads the command line, does what it says, and gives the exit code (see [`exits`]).
+/// Reads the command line, does what it says, and gives the exit code (see `exits`).
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,

@@ -1,8 +1,8 @@
 //! Masking of secrets in a stream of bytes.
 //!
 //! Two kinds of secrets are masked: **values** that are known beforehand, wherever they appear, and what
-//! **patterns** find: values named as a password or the like ([`pairs`]), bearer and basic credentials and
-//! AWS key ids ([`credentials`]), PEM private keys ([`pem`]), passwords in URLs ([`url`]).
+//! **patterns** find: values named as a password or the like (`pairs`), bearer and basic credentials and
+//! AWS key ids (`credentials`), PEM private keys (`pem`), passwords in URLs (`url`).
 //!
 //! Each of these rules looks at the text by itself and says which bytes are secret; the bytes that any of
 //! them has named come out as one [`MASK`] per unbroken run. So no rule can hide a secret from another,
@@ -10,7 +10,7 @@
 //!
 //! The result does not depend on how the text was cut into pieces: a rule decides by what it has read and,
 //! where that is not enough, holds the text back until it has. Only what may be the beginning of a secret
-//! is held back, and no more than the longest known value, or [`url::LONGEST`] bytes. The names that
+//! is held back, and no more than the longest known value, or `url::LONGEST` bytes. The names that
 //! introduce a secret (`password=`, `-----BEGIN ...`) are shown and never held.
 //!
 //! Ordinary text is looked at once by a vectorised search for the words that a rule begins with, and the
