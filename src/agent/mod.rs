@@ -258,10 +258,14 @@ impl Agent {
                 signal = signals.next() => match signal {
                     Signal::Stop => break None,
                     Signal::Reload => {
-                        if let Some(config) = reload(&path, &service, &edge, &metrics) {
-                            drain = config.jobs.drain_timeout;
+                        if let Some(new) = reload(&path, &config.agent_id, &service, &edge, &metrics) {
+                            drain = new.jobs.drain_timeout;
                             note(&store, "agent.reloaded", json!({})).await;
-                            default.send_replace(warm::Standing::of(&config));
+                            default.send_replace(warm::Standing::of(&new));
+                            let late = config.needs_restart(&new);
+                            if !late.is_empty() {
+                                tracing::warn!(keys = late.join("; "), "these keys change at the next start only");
+                            }
                         }
                     }
                 },
@@ -321,11 +325,14 @@ async fn note(store: &Store, kind: &'static str, details: Value) {
 
 /// Loads the configuration again and goes on with it; a bad one keeps the old and says why. Gives the new
 /// one.
-fn reload(path: &Path, service: &Service, edge: &Edge, metrics: &Metrics) -> Option<Config> {
+fn reload(path: &Path, agent_id: &str, service: &Service, edge: &Edge, metrics: &Metrics) -> Option<Config> {
     notify::reloading();
     let result = (|| {
         let config = Config::load(path, &environment)?;
-        let gate = gate(&config)?;
+        // Containers carry the name, so it stays until the next start, and the gate must know the same one.
+        let mut checks = config.clone();
+        checks.gate.agent_id = agent_id.to_owned();
+        let gate = gate(&checks)?;
         edge.reload(&config.server).map_err(|error| AgentError::Internal(error.to_string()))?;
         service.reload(&config, gate);
         Ok::<_, AgentError>(config)

@@ -10,6 +10,7 @@ mod file;
 mod limits;
 mod load;
 mod policy;
+mod restart;
 mod secret;
 mod section;
 mod size;
@@ -286,7 +287,7 @@ pub struct StorageConfig {
     pub max_spool_bytes: u64,
     /// Below this many free bytes new jobs are refused (`STORAGE_LOW`).
     pub low_watermark: u64,
-    /// Audit entries, job rows and submissions older than this go; zero: never.
+    /// Rows of ended jobs and of submissions older than this go; zero: never. The audit log is never shortened.
     pub record_retention: Duration,
 }
 

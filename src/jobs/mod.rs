@@ -205,10 +205,13 @@ impl Service {
         &self.shared.metrics
     }
 
-    /// Goes on with another configuration: gate, limits, policy, caps. Jobs keep what they were admitted with.
+    /// Goes on with another configuration: gate, limits, policy, caps. Jobs keep what they were admitted with, and
+    /// sandboxes are made as before.
     pub fn reload(&self, config: &Config, gate: Gate) {
         self.shared.gate.store(Arc::new(gate));
-        self.shared.settings.store(Arc::new(Settings::of(config)));
+        // What sandboxes are made of stays: the engine was made with it.
+        let sandbox = self.shared.settings.load().sandbox.clone();
+        self.shared.settings.store(Arc::new(Settings { sandbox, ..Settings::of(config) }));
         self.shared.wake.notify_one();
     }
 

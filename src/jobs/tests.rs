@@ -48,7 +48,7 @@ impl Life {
         );
         std::fs::write(&path, text).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
-        let config = Config::load(&path, &|_| None).unwrap_or_else(|faults| panic!("{faults}"));
+        let config = config(dir);
         let store = Store::open(&config.audit_db_path).unwrap();
         let outputs = Outputs::open(&dir.join("spool")).unwrap();
         let gate = Gate::new(&config.gate, config.server.read_access).unwrap();
@@ -126,6 +126,11 @@ impl Life {
     async fn running(&self, id: &str) {
         self.until(id, "started", |status| status.started_at.is_some()).await;
     }
+}
+
+/// The configuration in that folder.
+fn config(dir: &Path) -> Config {
+    Config::load(&dir.join("agent.yaml"), &|_| None).unwrap_or_else(|faults| panic!("{faults}"))
 }
 
 fn dir() -> tempfile::TempDir {
@@ -320,4 +325,23 @@ async fn secrets_are_not_in_the_database() {
         .await
         .unwrap();
     assert_eq!(stored, 0, "the signed bytes, which hold the secret, go with the job's end");
+}
+
+#[tokio::test]
+async fn a_reload_changes_caps_but_not_what_sandboxes_are_made_of() {
+    let dir = dir();
+    let life = Life::start(dir.path(), Fake::new(), "max_concurrent_jobs: 1\n").await;
+    life.submit("a", "sleep 300").await.unwrap();
+    life.running("a").await;
+    let path = dir.path().join("agent.yaml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let text =
+        text.replace("max_concurrent_jobs: 1", "max_concurrent_jobs: 2\nsandbox: { workdir: /elsewhere }");
+    std::fs::write(&path, text).unwrap();
+    let config = config(dir.path());
+    life.service.reload(&config, Gate::new(&config.gate, config.server.read_access).unwrap());
+    life.submit("b", "env HOME").await.unwrap();
+    assert_eq!(life.ended("b").await.stdout, "/work\n", "the folder that its sandbox has");
+    life.cancel("a").await.unwrap();
+    life.ended("a").await;
 }

@@ -13,7 +13,7 @@ pub struct JobResult {
     pub sandbox_id: String,
     /// The command's exit code; 128 + n if signal n ended it; 124 at a timeout; -1 if it never ran.
     pub exit_code: i32,
-    /// The first bytes of the stream as text (`result_output_bytes` at most); what is no UTF-8 shows
+    /// The first bytes of the stream as text (`output.result_bytes` at most); what is no UTF-8 shows
     /// as U+FFFD and is exact at the output endpoint.
     pub stdout: String,
     pub stderr: String,

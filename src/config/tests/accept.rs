@@ -222,3 +222,37 @@ fn no_secret_is_ever_shown() {
         assert!(!shown.contains(part));
     }
 }
+
+#[test]
+fn what_only_a_restart_changes_is_named() {
+    let place = Place::new();
+    place.pair("agent");
+    let with = |more: &str| {
+        let text = format!(
+            "tls_cert_file: agent-cert.pem\ntls_key_file: agent-key.pem\nhmac_secret: {SECRET}\n\
+             allowed_controllers: [one]\nagent_id: here\n{more}"
+        );
+        place.load(&text).unwrap_or_else(|faults| panic!("{faults}"))
+    };
+    let old = with("");
+    let soft = "max_concurrent_jobs: 7\ndrain_timeout: 3s\nread_access: job-id\npolicy: { built_in: false }\n\
+                output: { limit: 1 KiB }\nstorage: { retention: 1h }\ndefault_cpu_limit: 1\nallowed_images: [a]\n\
+                default_image: a\nmax_body_bytes: 8 KiB\nrate_by_address: { burst: 1 }\n";
+    assert_eq!(old.needs_restart(&with(soft)), [""; 0]);
+    let hard = "port: 1\nconnections: { idle_timeout: 5s }\ndocker_host: unix:///x\npull_policy: never\n\
+                sandbox: { workdir: /elsewhere, nofile: 99 }\npool: { size: 0 }\nlog: { json: true }\ndata_dir: /x\n";
+    assert_eq!(
+        old.needs_restart(&with(hard)),
+        [
+            "listen, port",
+            "connections.idle_timeout",
+            "docker_host",
+            "pull_policy",
+            "sandbox.workdir",
+            "sandbox.nofile",
+            "pool",
+            "data_dir",
+            "log"
+        ]
+    );
+}
