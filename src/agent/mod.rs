@@ -291,6 +291,8 @@ impl Agent {
                     tracing::warn!("told to stop again: no more patience");
                     hurry.cancel();
                 },
+                // A drain may take longer than systemd's patience with a silent process.
+                () = watchdog.tick(&store) => {}
             }
         }
         stop.cancel();

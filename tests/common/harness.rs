@@ -128,6 +128,11 @@ impl Agent {
 
     /// Starts the process. Its log goes to `agent.log` in its folder, after what is there.
     pub fn launch(&mut self) {
+        self.launch_with(&[]);
+    }
+
+    /// The same, with more variables in its environment.
+    pub fn launch_with(&mut self, environment: &[(&str, &str)]) {
         let log = std::fs::File::options()
             .create(true)
             .append(true)
@@ -136,6 +141,7 @@ impl Agent {
         let child = Command::new(env!("CARGO_BIN_EXE_quickcmd-agent"))
             .arg("--config")
             .arg(self.dir.path().join("agent.yaml"))
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)

@@ -14,3 +14,4 @@ mod pool;
 mod reads;
 mod refusals;
 mod stream;
+mod systemd;
