@@ -30,6 +30,8 @@ use crate::{base::ids::random_hex, config::SandboxConfig};
 pub(super) const NAME_PREFIX: &str = "quickcmd-";
 /// How often folders without a container are looked for.
 const SWEEP: Duration = Duration::from_secs(60);
+/// The same, while Docker does not answer.
+const SWEEP_AGAIN: Duration = Duration::from_secs(5);
 /// How often a container that has not connected yet is looked at.
 const GLANCE: Duration = Duration::from_millis(500);
 /// How long removals may take when the agent stops; the next start's sweep does the rest.
@@ -123,9 +125,12 @@ impl Docker {
         Ok(Arc::new(Docker { pool: Pool::new(core.clone()), core, probe: Probe::new(api) }))
     }
 
-    /// The name of the container that a cold start for this job makes.
+    /// The name of the container that a cold start for this job makes. Another life of the agent makes another
+    /// name: what an earlier one left of the same attempt never got the job (the record has the intent before the
+    /// hand-over), and its removal must touch nothing of ours.
     pub fn container_name(&self, label: &Label) -> String {
-        format!("{NAME_PREFIX}{}-{}-{}", self.core.home, label.row, label.attempt)
+        let Core { home, instance, .. } = &*self.core;
+        format!("{NAME_PREFIX}{home}-{}-{}-{}", label.row, label.attempt, &instance[..4])
     }
 
     /// Keeps the pool's standing number of sandboxes of this shape waiting, in place of an earlier one.
@@ -298,7 +303,11 @@ impl Core {
                         why: format!("it was removed from this host since it was resolved ({error})"),
                     });
                 }
-                Some(409) => self.make_free(name, label, &error).await?,
+                Some(409) => {
+                    self.make_free(name, label, &error).await?;
+                    // What had the name is gone, with the folder.
+                    self.folders.reserve(name).map_err(|error| no_folder(&error))?;
+                }
                 _ => return Err(error.into()),
             }
         }
@@ -477,11 +486,16 @@ impl Engine for Docker {
     fn upkeep(self: Arc<Self>, stop: CancellationToken) -> BoxFuture<'static, ()> {
         async move {
             let sweep = async {
+                // At once: an earlier life may have left some.
                 loop {
-                    tokio::time::sleep(SWEEP).await;
-                    if let Err(error) = self.core.sweep_folders_once().await {
-                        tracing::debug!(%error, "folders are swept later");
-                    }
+                    let pause = match self.core.sweep_folders_once().await {
+                        Ok(()) => SWEEP,
+                        Err(error) => {
+                            tracing::debug!(%error, "folders are swept later");
+                            SWEEP_AGAIN
+                        }
+                    };
+                    tokio::time::sleep(pause).await;
                 }
             };
             tokio::select! {

@@ -188,7 +188,9 @@ impl Engine for Fake {
                 Some(_) => return Err(unreachable()),
                 None => {}
             }
-            let name = format!("quickcmd-fake-{}-{}", label.row, label.attempt);
+            // Each life has names of its own.
+            let life = Arc::as_ptr(&self.own).addr();
+            let name = format!("quickcmd-fake-{}-{}-{life:x}", label.row, label.attempt);
             let id = random_hex(32);
             let labels = [
                 (LABEL_ROW, label.row.to_string()),
