@@ -20,7 +20,8 @@ QUICKCMD_PROMTOOL="$(command -v promtool)"
 export QUICKCMD_PROMTOOL
 
 say "build"
-cargo build --locked --workspace --bins --tests
+# With the failpoints, which no build for use has: one set of features for all tests is built once.
+cargo build --locked --workspace --bins --tests --features quickcmd/failpoints
 
 # Before cargo's own tests, so that what this prints last is their summary.
 status=0
@@ -36,7 +37,7 @@ fi
 
 # One test of a kind that stresses the machine must not disturb another's: a few threads only.
 say "tests"
-cargo test --locked --workspace --no-fail-fast -- --test-threads 4 "$@" || status=$?
+cargo test --locked --workspace --features quickcmd/failpoints --no-fail-fast -- --test-threads 4 "$@" || status=$?
 
 [ "$status" -eq 0 ] || echo "Some tests failed; their names are above." >&2
 exit "$status"

@@ -15,7 +15,7 @@ use super::{
     shared::Shared,
 };
 use crate::{
-    base::clock::Timestamp,
+    base::{clock::Timestamp, failpoints::failpoint},
     output::{Following, Seen},
     sandbox::{Evidence, Sandbox, Stop},
     store::jobs,
@@ -110,15 +110,22 @@ pub(super) async fn to_the_end(
         };
         match event {
             Event::Started(at) => {
+                failpoint!("started");
                 started = Some(at);
                 note_start(shared, &attended, at);
             }
-            Event::Reported(report) => break (Some(*report), None),
+            Event::Reported(report) => {
+                failpoint!("exit");
+                break (Some(*report), None);
+            }
             Event::Damaged(error) => {
                 tracing::error!(row, %error, "the job's spool can't be followed: only its container's end counts now");
                 damaged = true;
             }
-            Event::Ended(evidence) => break (last_words(&mut attended.following).await, Some(evidence)),
+            Event::Ended(evidence) => {
+                failpoint!("inspect");
+                break (last_words(&mut attended.following).await, Some(evidence));
+            }
             Event::Asked(why) => {
                 stopping = Some(why);
                 overdue = overdue.min(Instant::now() + grace + SLACK);

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use super::{attend::Attended, ending::Verdict, shared::Shared, state};
 use crate::{
-    base::clock::Timestamp,
+    base::{clock::Timestamp, failpoints::failpoint},
     output::Stream,
     sandbox::Sandbox,
     store::jobs::{self, End, Job, State},
@@ -108,6 +108,7 @@ pub(super) async fn write(shared: &Arc<Shared>, ended: Ended, sandbox: Option<Bo
         }
     };
     let (started_at, timeout) = (ended.started_at, ended.timeout);
+    failpoint!("result");
     let written = shared
         .persist("an end", row, move |tx| {
             // A short job's end may come before its start was recorded: then both at once.
@@ -119,6 +120,7 @@ pub(super) async fn write(shared: &Arc<Shared>, ended: Ended, sandbox: Option<Bo
             jobs::finish(tx, row, from, &end)
         })
         .await;
+    failpoint!("recorded");
     // Whatever the answer, the job is over: nobody must wait for it.
     match written {
         Ok(_) => {

@@ -12,7 +12,7 @@ use super::{
     spec,
 };
 use crate::{
-    base::clock::Timestamp,
+    base::{clock::Timestamp, failpoints::planted},
     store::{StoreError, jobs},
 };
 
@@ -35,6 +35,10 @@ pub struct Recovered {
 pub(super) async fn all(shared: &Arc<Shared>, runners: &TaskTracker) -> Result<Recovered, StoreError> {
     let mut recovered = Recovered::default();
     for job in shared.store.read(jobs::unfinished).await? {
+        if planted!("rerun-lost") && job.state == jobs::State::Starting {
+            shared.store.write(move |tx| jobs::requeue(tx, job.row, Timestamp::now())).await?;
+            continue;
+        }
         recovered.running += 1;
         attend_again(shared, runners, job);
     }

@@ -25,7 +25,7 @@ use super::{
     spec,
 };
 use crate::{
-    base::clock::Timestamp,
+    base::{clock::Timestamp, failpoints::failpoint},
     config::Limits,
     output::Spool,
     sandbox::{Image, Label, Sandbox, SandboxError, Shape, Stop},
@@ -162,9 +162,11 @@ async fn attempt(shared: &Arc<Shared>, waiting: Waiting, asked: watch::Receiver<
             sandbox.discard();
             return Outcome::Over;
         }
+        failpoint!("id-recorded");
         let handed = hand_over(shared, &job, &payload, limits, &image, &mut spool, &mut sandbox).await;
         match handed {
             Ok(()) => {
+                failpoint!("handed-over");
                 drop(spool);
                 attend::to_the_end(
                     shared,

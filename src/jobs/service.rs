@@ -16,7 +16,10 @@ use super::{
     shared::Shared,
 };
 use crate::{
-    base::clock::Timestamp,
+    base::{
+        clock::Timestamp,
+        failpoints::{failpoint, planted},
+    },
     gate::{Admitted, Refused},
     sandbox::Stop,
     store::{
@@ -79,22 +82,17 @@ async fn accept(
     }
 
     let job = new_job(&admitted, peer, now);
-    let (ttl, sha256) = (job.ttl, job.payload_sha256.clone());
-    let written = shared.store.write(move |tx| jobs::insert(tx, &job)).await;
-    {
-        // The promise and the job in one step: nobody else gets the place in between.
-        let mut queue = shared.queue();
-        queue.release(&controller);
-        if let Ok(Inserted::New(row)) = &written {
-            queue.push(Waiting {
-                row: *row,
-                controller: Arc::clone(&controller),
-                ttl: Timestamp::from_secs(ttl),
-                accepted: now,
-                unreachable_since: None,
-            });
-        }
-    }
+    let sha256 = job.payload_sha256.clone();
+    let written = if planted!("ack-before-commit") {
+        let (shared, controller) = (Arc::clone(shared), Arc::clone(&controller));
+        tokio::spawn(async move {
+            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+            let _ = record(&shared, &controller, job, now).await;
+        });
+        return Ok(Accepted { job_id, status: Status::Pending, duplicate: false });
+    } else {
+        record(shared, &controller, job, now).await
+    };
     match written {
         Ok(Inserted::New(row)) => {
             shared.metrics.jobs_total.inc();
@@ -123,6 +121,32 @@ async fn accept(
             Err(storage_error(&error))
         }
     }
+}
+
+/// Writes the job and puts it into the queue, in the place that it was promised.
+async fn record(
+    shared: &Shared,
+    controller: &Arc<str>,
+    job: NewJob,
+    now: Timestamp,
+) -> Result<Inserted, StoreError> {
+    let ttl = job.ttl;
+    failpoint!("accept");
+    let written = shared.store.write(move |tx| jobs::insert(tx, &job)).await;
+    failpoint!("commit");
+    // The promise and the job in one step: nobody else gets the place in between.
+    let mut queue = shared.queue();
+    queue.release(controller);
+    if let Ok(Inserted::New(row)) = &written {
+        queue.push(Waiting {
+            row: *row,
+            controller: Arc::clone(controller),
+            ttl: Timestamp::from_secs(ttl),
+            accepted: now,
+            unreachable_since: None,
+        });
+    }
+    written
 }
 
 /// Check 8: rate of the controller, drain, storage, queue. `Ok`: a place in the queue is promised.

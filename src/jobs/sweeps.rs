@@ -14,7 +14,7 @@ use super::{
     shared::Shared,
 };
 use crate::{
-    base::clock::Timestamp,
+    base::{clock::Timestamp, failpoints::failpoint},
     store::{jobs, retention},
 };
 
@@ -172,6 +172,7 @@ pub(super) async fn reconcile_once(shared: &Arc<Shared>) {
         if let Err(error) = written {
             tracing::error!(%error, "removed containers could not be recorded");
         }
+        failpoint!("cleaned");
     }
 }
 

@@ -6,7 +6,7 @@ use quickcmd_init::{proto::Report, spool::Kind};
 use tokio::sync::watch;
 
 use super::{cursor::Cursor, row::News};
-use crate::base::clock::Timestamp;
+use crate::base::{clock::Timestamp, failpoints::failpoint};
 
 /// Follows a row's spool for the runner. Its waits may be dropped and begun again.
 #[derive(Debug)]
@@ -101,7 +101,10 @@ impl Following {
                         .map_err(|e| self.cursor.corrupt(format!("no report: {e}")))?;
                     self.report = Some(report);
                 }
-                Kind::Stdout | Kind::Stderr | Kind::System => {}
+                Kind::Stdout | Kind::Stderr => {
+                    failpoint!("output");
+                }
+                Kind::System => {}
             }
             self.cursor.pass(&record.after);
         }

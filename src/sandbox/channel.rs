@@ -15,6 +15,7 @@ use tokio::{
 };
 
 use super::SandboxError;
+use crate::base::failpoints::failpoint;
 
 /// How long a supervisor may take to read a job and its standard input.
 const SEND_DEADLINE: Duration = Duration::from_secs(10);
@@ -65,6 +66,7 @@ impl Channel {
             .map_err(|error| {
                 SandboxError::Unreachable(format!("the supervisor was gone before the job was sent: {error}"))
             })?;
+        failpoint!("sent");
         let rest = async {
             self.stream.write_all(&message[sent..]).await?;
             self.stream.write_all(stdin).await

@@ -24,7 +24,10 @@ use super::{
     reaper::Reaper,
     session::Session,
 };
-use crate::{base::ids::random_hex, config::SandboxConfig};
+use crate::{
+    base::{failpoints::failpoint, ids::random_hex},
+    config::SandboxConfig,
+};
 
 /// Every container's name begins with it.
 pub(super) const NAME_PREFIX: &str = "quickcmd-";
@@ -224,7 +227,9 @@ impl Core {
         self.live().insert(name.to_owned(), None);
         self.folders.reserve(name).map_err(|error| no_folder(&error))?;
         // A name that somebody else uses is found out before its folder is touched.
+        failpoint!("create");
         let id = self.create(name, body, shape, label).await?;
+        failpoint!("created");
         guard.id = Some(id.clone());
         self.live().insert(name.to_owned(), Some(id.clone()));
         let channel = self.start(&id, name).await?;
@@ -236,6 +241,7 @@ impl Core {
     /// some time after the program runs.
     async fn start(&self, id: &str, name: &str) -> Result<Channel, SandboxError> {
         let staged = self.folders.stage(name).map_err(|error| no_folder(&error))?;
+        failpoint!("start");
         let (api, started) = (self.api.clone(), id.to_owned());
         // In a task of its own: the call goes on to its end if the supervisor is the faster one.
         let start = tokio::spawn(async move { api.start(&started).await });
@@ -261,6 +267,7 @@ impl Core {
                 CREATE_DEADLINE.as_secs()
             )))
         })?;
+        failpoint!("attach");
         self.folders.close_socket(name);
         Ok(channel)
     }

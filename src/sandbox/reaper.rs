@@ -14,6 +14,7 @@ use super::{
     calls::{Api, CallError},
     folder::Folders,
 };
+use crate::base::failpoints::failpoint;
 
 /// Removals at a time: the daemon does them one after the other anyway.
 const PARALLEL: usize = 4;
@@ -146,6 +147,7 @@ impl Shared {
                 found.as_deref().map(|name| name.trim_start_matches('/'))
             }
         };
+        failpoint!("remove");
         match self.api.remove(id).await {
             Ok(()) => {}
             Err(error) if error.status() == Some(404) => {}
@@ -155,6 +157,7 @@ impl Shared {
             }
             Err(error) => return Err(error),
         }
+        failpoint!("removed");
         if let Some(name) = name
             && name.starts_with(super::docker::NAME_PREFIX)
             && let Err(error) = self.folders.clear(name)

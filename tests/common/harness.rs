@@ -49,6 +49,8 @@ pub struct Agent {
     pub id: String,
     pub port: u16,
     pub http: reqwest::Client,
+    /// More environment for the process, as of its next launch.
+    pub env: Vec<(&'static str, String)>,
     child: Option<Child>,
 }
 
@@ -123,7 +125,7 @@ impl Agent {
             .timeout(PATIENCE)
             .build()
             .expect("a client");
-        Agent { dir, id, port, http, child: None }
+        Agent { dir, id, port, http, env: Vec::new(), child: None }
     }
 
     /// Starts the process. Its log goes to `agent.log` in its folder, after what is there.
@@ -141,6 +143,7 @@ impl Agent {
         let child = Command::new(env!("CARGO_BIN_EXE_quickcmd-agent"))
             .arg("--config")
             .arg(self.dir.path().join("agent.yaml"))
+            .envs(self.env.iter().map(|(name, value)| (*name, value)))
             .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -166,6 +169,21 @@ impl Agent {
             }
             assert!(Instant::now() < end, "the agent is not ready:\n{}", self.log());
             tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Waits until it has ended by itself; the signal that ended it, if one did.
+    pub async fn died(&mut self) -> Option<i32> {
+        use std::os::unix::process::ExitStatusExt;
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let child = self.child.as_mut().expect("it was launched");
+            if let Some(status) = child.try_wait().expect("a child of ours") {
+                self.child = None;
+                return status.signal();
+            }
+            assert!(Instant::now() < end, "the agent does not end:\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 

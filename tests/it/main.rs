@@ -2,6 +2,7 @@
 //! agent. Needs `QUICKCMD_TEST_IMAGE` (scripts/test.sh sets it); without Docker every test fails.
 
 #[path = "../common/harness.rs"]
+#[allow(dead_code, reason = "it is made for more than these tests")]
 mod harness;
 
 mod cancel;

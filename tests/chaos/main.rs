@@ -1,0 +1,8 @@
+//! Tries to break the agent's promises: it is killed at every step of a job's life (`failpoints`). On real Docker, with
+//! the cargo feature `failpoints`; docs/testing.md tells how.
+
+#[path = "../common/harness.rs"]
+#[allow(dead_code, reason = "it is made for more than these tests")]
+mod harness;
+
+mod failpoints;
