@@ -16,7 +16,8 @@ use bollard::{
     API_DEFAULT_VERSION, Docker,
     errors::Error,
     models::{
-        ContainerCreateBody, ContainerInspectResponse, ContainerSummary, CreateImageInfo, ImageInspect,
+        ContainerCreateBody, ContainerInspectResponse, ContainerSummary, ContainerUpdateBody,
+        CreateImageInfo, ImageInspect,
     },
     query_parameters::{
         CreateContainerOptionsBuilder, CreateImageOptionsBuilder, InspectContainerOptions,
@@ -203,6 +204,12 @@ impl Api {
     pub(super) async fn start(&self, id: &str) -> Result<(), CallError> {
         let client = self.client().await?;
         self.timed("start", CREATE_DEADLINE, client.start_container(id, None::<StartContainerOptions>)).await
+    }
+
+    /// Changes limits of a running container.
+    pub(super) async fn update(&self, id: &str, limits: ContainerUpdateBody) -> Result<(), CallError> {
+        let client = self.client().await?;
+        self.timed("update", OTHER_DEADLINE, client.update_container(id, limits)).await
     }
 
     /// Looks at a container by id or name; `None` if there is none.

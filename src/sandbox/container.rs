@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 
 use bollard::models::{
-    ContainerCreateBody, HealthConfig, HostConfig, HostConfigCgroupnsModeEnum, HostConfigLogConfig, Mount,
-    MountBindOptions, MountBindOptionsPropagationEnum, MountTmpfsOptions, MountType, ResourcesUlimits,
-    RestartPolicy, RestartPolicyNameEnum,
+    ContainerCreateBody, ContainerUpdateBody, HealthConfig, HostConfig, HostConfigCgroupnsModeEnum,
+    HostConfigLogConfig, Mount, MountBindOptions, MountBindOptionsPropagationEnum, MountTmpfsOptions,
+    MountType, ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum,
 };
 use quickcmd_init::proto;
 
@@ -92,6 +92,18 @@ pub(super) fn body(
         host_config: Some(host_config(config, shape, limits, folder, volumes)?),
         ..ContainerCreateBody::default()
     })
+}
+
+/// The limits that can be changed while the container runs. The sizes of its tmpfs can't.
+pub(super) fn update(limits: &Limits) -> ContainerUpdateBody {
+    let memory = Some(signed(limits.memory));
+    ContainerUpdateBody {
+        memory,
+        memory_swap: memory,
+        nano_cpus: Some(nano_cpus(limits.cpu)),
+        pids_limit: Some(signed(limits.pids)),
+        ..ContainerUpdateBody::default()
+    }
 }
 
 fn host_config(
@@ -208,7 +220,7 @@ fn mounts(
 }
 
 /// The runtime for an image: its own, else the one for all, else Docker's default.
-fn runtime(config: &SandboxConfig, reference: &str) -> Option<String> {
+pub(super) fn runtime(config: &SandboxConfig, reference: &str) -> Option<String> {
     let of = |wanted: &str| config.runtimes.iter().find(|(image, _)| image == wanted);
     of(reference).or_else(|| of("*")).map(|(_, runtime)| runtime.clone())
 }

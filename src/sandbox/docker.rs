@@ -353,6 +353,20 @@ impl Core {
         Ok(())
     }
 
+    /// Whether the limits of a running container of this shape can be changed. Docker's own runtime can; of others
+    /// that is not known.
+    pub(super) fn can_change(&self, shape: &Shape) -> bool {
+        container::runtime(&self.config, &shape.image.reference).is_none()
+    }
+
+    /// Gives a waiting container the limits of this shape.
+    pub(super) async fn change(&self, ready: &Ready, shape: &Shape) -> Result<(), CallError> {
+        match &ready.parts {
+            Some((id, _, _)) => self.api.update(id, container::update(&shape.limits)).await,
+            None => Ok(()),
+        }
+    }
+
     fn live(&self) -> std::sync::MutexGuard<'_, HashMap<String, Option<String>>> {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -441,7 +455,11 @@ impl Engine for Docker {
 
     fn launch(&self, shape: Shape, label: Label) -> BoxFuture<'_, Result<Box<dyn Sandbox>, SandboxError>> {
         async move {
-            let (ready, warm) = match self.pool.take(&shape) {
+            let waiting = match self.pool.take(&shape) {
+                None => self.pool.take_changed(&shape).await,
+                some => some,
+            };
+            let (ready, warm) = match waiting {
                 Some(ready) => (ready, true),
                 None => {
                     let _no_refill_meanwhile = self.pool.cold_start();

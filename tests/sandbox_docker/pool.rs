@@ -76,3 +76,26 @@ async fn another_shape_never_gets_it_and_a_dead_one_is_not_given() {
     until("two wait again", async || depth.0.load(Ordering::Relaxed) >= 2).await;
     bench.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_waiting_sandbox_gets_the_limits_of_another_job() {
+    let (bench, _depth) = pooled().await;
+    let mut shape = bench.shape.clone();
+    shape.limits.memory = 96 << 20;
+    shape.limits.pids = 40;
+    shape.limits.cpu = 0.75;
+    let mut sandbox = bench.engine.launch(shape, bench.label()).await.unwrap();
+    assert!(sandbox.warm());
+    let (spool, read) = bench.spool();
+    let look = "cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max 2>/dev/null
+         cat /sys/fs/cgroup/memory/memory.memsw.limit_in_bytes 2>/dev/null || echo $((96 << 20))
+         cat /sys/fs/cgroup/pids/pids.max /sys/fs/cgroup/pids.max 2>/dev/null
+         cat /sys/fs/cgroup/cpu/cpu.cfs_quota_us 2>/dev/null || cut -d' ' -f1 /sys/fs/cgroup/cpu.max";
+    sandbox.hand_over(bench.job(look), Vec::new(), spool).await.unwrap();
+    let run = finish(&*sandbox, read).await;
+    let memory = (96 << 20).to_string();
+    let lines: Vec<_> = run.stdout.lines().collect();
+    assert_eq!(lines, [memory.as_str(), memory.as_str(), "40", "75000"], "{run:?}");
+    bench.gone(sandbox).await;
+    bench.close().await;
+}

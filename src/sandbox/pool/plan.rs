@@ -101,6 +101,22 @@ impl<T> Plan<T> {
         shelf.waiting.pop_front().map(|(_, waiting)| waiting)
     }
 
+    /// For a shape that nothing waits for: the oldest of those that differ from it only in what Docker can change
+    /// of a running container (cores, memory, processes).
+    pub(super) fn take_alike(&mut self, shape: &Shape) -> Option<T> {
+        let wanted = Key::of(shape);
+        self.shelves
+            .iter_mut()
+            .filter(|(key, _)| {
+                let Key { cpu, memory, pids, .. } = wanted;
+                Key { cpu, memory, pids, ..(*key).clone() } == wanted
+            })
+            .filter_map(|(_, shelf)| Some((shelf.waiting.front()?.0, shelf)))
+            .min_by_key(|(since, _)| *since)
+            .and_then(|(_, shelf)| shelf.waiting.pop_front())
+            .map(|(_, waiting)| waiting)
+    }
+
     /// One that was started for this shape waits now.
     pub(super) fn put(&mut self, shape: &Shape, waiting: T, now: Instant) {
         self.shelf(shape).waiting.push_back((now, waiting));
@@ -227,6 +243,36 @@ mod tests {
         assert_eq!(plan.surplus(later, |_| true).len(), 1, "one is kept for a while");
         assert_eq!(plan.surplus(now + FORGOTTEN, |_| true).len(), 1);
         assert_eq!(plan.depth(), 2, "the default's stay");
+    }
+
+    #[test]
+    fn one_of_other_limits_serves_where_docker_can_change_them() {
+        let now = Instant::now();
+        let mut plan = plan(1, 10, 10_000 * MIB);
+        plan.want_default(&shape("a"));
+        plan.put(&shape("a"), 7, now);
+        let with = |change: fn(&mut Shape)| {
+            let mut shape = shape("a");
+            change(&mut shape);
+            shape
+        };
+        for other in [
+            with(|shape| shape.limits.tmpfs += 1),
+            with(|shape| shape.network = Network::Bridge),
+            with(|shape| shape.class.push('x')),
+            with(|shape| shape.image.id.push('x')),
+            with(|shape| shape.image.reference.push('x')),
+        ] {
+            assert_eq!(plan.take_alike(&other), None, "{other:?}");
+        }
+        let alike = with(|shape| {
+            shape.limits.cpu += 0.25;
+            shape.limits.memory += MIB;
+            shape.limits.pids += 1;
+        });
+        assert_eq!(plan.take(&alike, now), None, "it does not wait");
+        assert_eq!(plan.take_alike(&alike), Some(7));
+        assert_eq!(plan.take_alike(&alike), None, "it was the only one");
     }
 
     #[test]
