@@ -165,9 +165,13 @@ fn build(path: PathBuf, config: Config) -> Result<Agent, AgentError> {
         .map_err(AgentError::io(format!("could not make the data folder {}", data.display())))?;
     let store = Store::open(&config.audit_db_path)?;
     let counts = Arc::clone(&metrics);
-    store.on_commit(Box::new(move |took, batch| {
-        counts.db_commit_seconds.observe(took.as_secs_f64());
-        counts.db_commit_batch.observe(f64::from(u32::try_from(batch).unwrap_or(u32::MAX)));
+    store.on_commit(Box::new(move |batch| {
+        if batch.committed {
+            counts.db_commit_seconds.observe(batch.took.as_secs_f64());
+            counts.db_commit_batch.observe(f64::from(u32::try_from(batch.changes).unwrap_or(u32::MAX)));
+        }
+        counts.db_errors.inc_by(u64::try_from(batch.refused).unwrap_or(u64::MAX));
+        counts.audit_entries.inc_by(batch.entries);
     }));
     let outputs = Outputs::open(&data.join("spool")).map_err(AgentError::io("could not open the spools"))?;
     let engine = Docker::new(&config.sandbox, &data, Arc::clone(&metrics) as Arc<dyn Observer>)

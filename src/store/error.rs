@@ -56,6 +56,11 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// Whether the database, or the disk below it, would not do what it was told; a conflict is an answer.
+    pub(super) fn is_refusal(&self) -> bool {
+        !matches!(self, StoreError::Conflict { .. })
+    }
+
     /// Whether a later try of the same may succeed.
     pub fn is_retryable(&self) -> bool {
         matches!(self, StoreError::Unavailable { .. })

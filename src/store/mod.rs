@@ -34,7 +34,7 @@ pub use backup::{Verified, look, verify};
 pub use error::StoreError;
 pub use jobs::State;
 pub use lock::Lock;
-pub use writer::{OnCommit, Tx};
+pub use writer::{Batch, OnCommit, Tx};
 
 use writer::{Message, Shared, Task};
 
@@ -164,8 +164,7 @@ impl Store {
         result.map_err(|error| error.at(&self.inner.path))
     }
 
-    /// Sets what is called after every commit, with its time and its count of closures. The first call
-    /// of this function counts.
+    /// Sets what is called after every transaction, committed or not. The first call of this function counts.
     pub fn on_commit(&self, callback: OnCommit) {
         let _ = self.inner.shared.on_commit.set(callback);
     }

@@ -38,6 +38,25 @@ async fn what_was_written_is_there_after_the_store_was_opened_again() {
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
 }
 
+#[tokio::test]
+async fn what_became_of_each_transaction_is_told() {
+    let (_folder, store) = store();
+    let told = Arc::<Mutex<Vec<Batch>>>::default();
+    let list = told.clone();
+    store.on_commit(Box::new(move |batch| list.lock().unwrap().push(batch)));
+    let row = store.write(|tx| accept(tx, &new_job("alice", "j"))).await.unwrap();
+    let conflict = store.write(move |tx| jobs::cleaned(tx, row + 1, Timestamp(1))).await;
+    let refused = store.write(|tx| Ok(tx.execute("INSERT INTO nowhere VALUES (1)", [])?)).await;
+    assert!(refused.is_err());
+    let told: Vec<_> = told
+        .lock()
+        .unwrap()
+        .iter()
+        .map(|batch| (batch.committed, batch.changes, batch.refused, batch.entries))
+        .collect();
+    assert_eq!(told, [(true, 1, 0, 1), (true, 1, 0, 0), (true, 1, 1, 0)], "{conflict:?}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn of_a_hundred_copies_at_once_one_is_new() {
     let (_folder, store) = store();
@@ -105,8 +124,8 @@ async fn writes_that_wait_share_commits() {
     let (_folder, store) = store();
     let largest = Arc::new(AtomicUsize::new(0));
     let seen = largest.clone();
-    store.on_commit(Box::new(move |_, count| {
-        seen.fetch_max(count, Ordering::Relaxed);
+    store.on_commit(Box::new(move |batch| {
+        seen.fetch_max(batch.changes, Ordering::Relaxed);
     }));
     // The first closure holds the writer until all the others wait.
     let (go, gate) = mpsc::channel::<()>();

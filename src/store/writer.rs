@@ -81,8 +81,23 @@ pub(super) enum Message {
     Close(oneshot::Sender<Result<(), StoreError>>),
 }
 
-/// Called after every commit, with its time and the count of closures in it.
-pub type OnCommit = Box<dyn Fn(Duration, usize) + Send + Sync>;
+/// What became of one transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Batch {
+    /// From its begin to the end of its commit.
+    pub took: Duration,
+    /// Whether it was committed; else nothing of it was.
+    pub committed: bool,
+    /// Closures in it.
+    pub changes: usize,
+    /// Those of them that the database refused; a job in another state than was thought is no refusal.
+    pub refused: usize,
+    /// Entries that it added to the audit log.
+    pub entries: u64,
+}
+
+/// Called after every transaction.
+pub type OnCommit = Box<dyn Fn(Batch) + Send + Sync>;
 
 /// What the thread shares with the store.
 #[derive(Default)]
@@ -100,6 +115,7 @@ pub(super) fn run(
     lock: super::lock::Lock,
 ) {
     let mut closing = None;
+    let mut entries = super::audit::size(&conn).unwrap_or(0);
     while let Some(first) = queue.blocking_recv() {
         let mut batch = Vec::new();
         let mut next = Some(first);
@@ -114,7 +130,7 @@ pub(super) fn run(
             next = if batch.len() < BATCH { queue.try_recv().ok() } else { None };
         }
         if !batch.is_empty() {
-            commit(&mut conn, batch, &path, &shared);
+            commit(&mut conn, batch, &path, &shared, &mut entries);
         }
     }
     let checkpointed = conn
@@ -133,8 +149,14 @@ pub(super) fn run(
     }
 }
 
-/// One transaction for the whole batch.
-fn commit(conn: &mut Connection, batch: Vec<Box<dyn Work>>, path: &std::path::Path, shared: &Shared) {
+/// One transaction for the whole batch. `entries`: how many the audit log has.
+fn commit(
+    conn: &mut Connection,
+    batch: Vec<Box<dyn Work>>,
+    path: &std::path::Path,
+    shared: &Shared,
+    entries: &mut u64,
+) {
     let begun = Instant::now();
     let count = batch.len();
     let mut done = Vec::with_capacity(count);
@@ -158,9 +180,24 @@ fn commit(conn: &mut Connection, batch: Vec<Box<dyn Work>>, path: &std::path::Pa
     }
     if committed.is_ok() {
         shared.commits.fetch_add(1, Ordering::Relaxed);
-        if let Some(on_commit) = shared.on_commit.get() {
-            on_commit(begun.elapsed(), count);
-        }
+    }
+    if let Some(on_commit) = shared.on_commit.get() {
+        let took = begun.elapsed();
+        let now = super::audit::size(conn).unwrap_or(*entries);
+        let refused = match &committed {
+            Ok(()) => {
+                done.iter().filter(|(_, outcome)| outcome.as_ref().is_err_and(StoreError::is_refusal)).count()
+            }
+            Err(_) => count,
+        };
+        on_commit(Batch {
+            took,
+            committed: committed.is_ok(),
+            changes: count,
+            refused,
+            entries: now.saturating_sub(*entries),
+        });
+        *entries = now;
     }
     for (work, outcome) in done {
         let outcome = match (outcome, &committed) {
