@@ -47,7 +47,9 @@ pub async fn front(State(app): State<Arc<App>>, request: Request, next: Next) ->
         }
         app.metrics.http_request(&route, status, started.elapsed());
         let code = refusal.map(Code::as_str);
-        if status >= 500 && refusal != Some(Code::Draining) {
+        // A monitor's question that is answered with "not ready" is no event, however often it comes.
+        let fault = refusal.is_some_and(|code| code.status() >= 500 && code != Code::Draining);
+        if fault || status == 500 {
             tracing::warn!(status, code, "answered");
         } else {
             tracing::debug!(status, code, "answered");
