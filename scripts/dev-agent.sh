@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Prepares a throwaway agent in a folder: configuration with a fresh secret, self-signed certificate, controller's
-# settings. Sourced by demo.sh and run.sh.
-#   dev_agent FOLDER PORT IMAGE
+# settings. Sourced by demo.sh, run.sh and tests/install.sh.
+#   dev_agent FOLDER PORT IMAGE [NAME]      (quickcmd must be on the PATH)
 
 dev_agent() {
-  local dir="$1" port="$2" image="$3" secret
+  local dir="$1" port="$2" image="$3" name="${4:-dev-agent}" secret
   mkdir -p "$dir"
   chmod 0711 "$dir"
-  secret="$("$QUICKCMD" gen-key)"
+  secret="$(quickcmd gen-key)"
   openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -sha256 -nodes -days 365 \
     -keyout "$dir/key.pem" -out "$dir/cert.pem" -subj "/CN=quickcmd-agent" \
     -addext "subjectAltName=DNS:localhost,IP:127.0.0.1" -addext "basicConstraints=critical,CA:FALSE" 2>/dev/null
@@ -16,7 +16,7 @@ dev_agent() {
     cat >"$dir/agent.yaml" <<END
 listen: "127.0.0.1"
 port: $port
-agent_id: "dev-agent"
+agent_id: "$name"
 tls_cert_file: "$dir/cert.pem"
 tls_key_file: "$dir/key.pem"
 hmac_secret: "$secret"
@@ -60,7 +60,43 @@ wait_ready() {
   return 1
 }
 
-# A free port: the kernel's choice.
+# A free port, below those that the kernel gives to outgoing connections.
 free_port() {
-  python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])' 2>/dev/null || echo 18443
+  local port
+  for _ in $(seq 100); do
+    port=$((20000 + RANDOM % 12000))
+    if ! (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
+      echo "$port"
+      return 0
+    fi
+  done
+  echo "no free port was found" >&2
+  return 1
+}
+
+# Ends an agent that this shell started; gives its exit code. Told twice, it does not wait for jobs.
+end_agent() {
+  local pid="$1" code=0
+  kill "$pid" 2>/dev/null || true
+  for _ in $(seq 100); do
+    kill -0 "$pid" 2>/dev/null || break
+    sleep 0.1
+  done
+  kill "$pid" 2>/dev/null || true
+  wait "$pid" || code=$?
+  return "$code"
+}
+
+# need_tools PROGRAM...: each is there, or installed (as root, from a package of its name), or it is said what to do.
+need_tools() {
+  local tool missing=()
+  for tool in "$@"; do command -v "$tool" >/dev/null || missing+=("$tool"); done
+  [ ${#missing[@]} -gt 0 ] || return 0
+  if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
+    echo "missing: ${missing[*]}. Run: sudo apt-get install ${missing[*]}" >&2
+    return 1
+  fi
+  echo "installing ${missing[*]}"
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null 2>&1 ||
+    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null; }
 }
