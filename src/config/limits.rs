@@ -7,8 +7,8 @@ use super::{Limits, section::Section};
 const MIB: u64 = 1 << 20;
 const TIB: u64 = 1 << 40;
 
-/// Docker's own least is 6 MiB.
-const MEMORY: RangeInclusive<u64> = 6 * MIB..=TIB;
+/// Docker takes 6 MiB, but below this the supervisor does not start reliably; jobs may not ask for less, either.
+const MEMORY: RangeInclusive<u64> = 16 * MIB..=TIB;
 const CPU: RangeInclusive<f64> = 0.01..=1024.0;
 /// The supervisor, the shell and a child.
 const PIDS: RangeInclusive<u64> = 4..=4_194_304;

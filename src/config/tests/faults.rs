@@ -222,7 +222,7 @@ fn both_sides_of_each_limit() {
         ("port: 65535", "port: 65536"),
         ("max_concurrent_jobs: 1", "max_concurrent_jobs: 0"),
         ("max_concurrent_jobs: 10000", "max_concurrent_jobs: 10001"),
-        ("default_memory_limit: 6291456", "default_memory_limit: 6291455"),
+        ("default_memory_limit: 16777216", "default_memory_limit: 16777215"),
         ("default_cpu_limit: 0.01", "default_cpu_limit: 0.009"),
         ("default_timeout_seconds: 7d", "default_timeout_seconds: 604801"),
         ("default_pids_limit: 4", "default_pids_limit: 3"),
