@@ -155,6 +155,57 @@ fn no_file_is_too_long() {
     assert!(long.is_empty(), "{}", long.join("\n"));
 }
 
+/// A metric that nobody counts stands at 0 for ever, and says that all is well.
+#[test]
+fn every_metric_is_counted_somewhere() {
+    let all = |dir: &str| -> String {
+        let source = |file: &PathBuf| without_comments(&fs::read_to_string(file).unwrap());
+        rust_files(&root().join(dir)).iter().filter(|file| !file.ends_with("tests.rs")).map(source).collect()
+    };
+    let metrics = fs::read_to_string(root().join("src/metrics/mod.rs")).unwrap();
+    let handles: Vec<&str> = metrics
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("pub ")?.split_once(": "))
+        .filter(|(_, kind)| kind.starts_with("Int") || kind.starts_with("Histogram"))
+        .map(|(name, _)| name)
+        .collect();
+    assert!(handles.len() > 15, "{handles:?}");
+    let counting: String =
+        rooms().iter().filter(|room| *room != "metrics").map(|room| all(&format!("src/{room}"))).collect();
+    let idle: Vec<&str> = handles
+        .into_iter()
+        .filter(|name| {
+            !["inc(", "inc_by(", "dec(", "set(", "observe("]
+                .iter()
+                .any(|how| counting.contains(&format!(".{name}.{how}")))
+                && !counting.contains(&format!("metrics.{name})"))
+        })
+        .collect();
+    assert!(idle.is_empty(), "nobody counts {idle:?}");
+}
+
+/// Pages that name a file of the repository name one that is there.
+#[test]
+fn links_between_pages_lead_somewhere() {
+    let mut pages: Vec<PathBuf> = Vec::new();
+    for dir in ["", "docs"] {
+        let entries = fs::read_dir(root().join(dir)).unwrap().map(|entry| entry.unwrap().path());
+        pages.extend(entries.filter(|path| path.extension().is_some_and(|extension| extension == "md")));
+    }
+    assert!(pages.len() > 8, "{pages:?}");
+    let mut dead = Vec::new();
+    for page in pages {
+        let text = fs::read_to_string(&page).unwrap();
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(link, _)| link) {
+            let file = link.split('#').next().unwrap_or_default();
+            if !link.contains("://") && !file.is_empty() && !page.parent().unwrap().join(file).exists() {
+                dead.push(format!("{}: {link}", page.display()));
+            }
+        }
+    }
+    assert!(dead.is_empty(), "{}", dead.join("\n"));
+}
+
 /// The rules must be able to fail.
 #[test]
 fn wrong_sources_are_found() {
