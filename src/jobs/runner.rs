@@ -148,6 +148,7 @@ async fn attempt(shared: &Arc<Shared>, waiting: Waiting, asked: watch::Receiver<
             image: job.image.clone(),
             image_id: Some(image.id.clone()),
             digest: Some(image.digest.clone()),
+            turn_at,
             now,
         };
         let container = sandbox.id().to_owned();

@@ -23,6 +23,9 @@ pub struct Starting {
     /// Where they are known already; see [`image`].
     pub image_id: Option<String>,
     pub digest: Option<String>,
+    /// When its turn came: until then it waited, from then on it is being started.
+    pub turn_at: Timestamp,
+    /// When this is recorded.
     pub now: Timestamp,
 }
 
@@ -32,7 +35,7 @@ pub struct Starting {
 /// `Conflict` if it is not queued.
 pub fn starting(tx: &Tx<'_>, row: i64, step: &Starting) -> Result<(), StoreError> {
     let name = guard(tx, row, &[State::Queued])?;
-    let queued_ms = millis(step.now, name.accepted_at);
+    let queued_ms = millis(step.turn_at, name.accepted_at);
     one(
         tx.prepare_cached(
             "UPDATE jobs SET state = 'starting', attempt = ?2, container_name = ?3, image = ?4, image_id = ?5, \
@@ -45,7 +48,7 @@ pub fn starting(tx: &Tx<'_>, row: i64, step: &Starting) -> Result<(), StoreError
             step.image,
             step.image_id,
             step.digest,
-            step.now.0,
+            step.turn_at.0,
             int(queued_ms)
         ])?,
     )?;

@@ -58,7 +58,9 @@ pub(in crate::store) fn start(attempt: u32) -> Starting {
         image: "debian:12".to_owned(),
         image_id: Some("sha256:1".to_owned()),
         digest: Some("debian@sha256:2".to_owned()),
-        now: at(1),
+        turn_at: at(1),
+        // Its sandbox took half a second: that is not waiting.
+        now: Timestamp(at(1).0 + 500_000_000),
     }
 }
 
