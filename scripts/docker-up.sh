@@ -19,6 +19,8 @@ if command -v docker >/dev/null && answers; then
     exit 0
 fi
 
+[ -z "${DOCKER_HOST:-}" ] || fail "no engine answers at DOCKER_HOST ($DOCKER_HOST): correct it, or unset it"
+
 if [ "$(id -u)" -ne 0 ]; then
     if [ -S "$socket" ] && ! [ -w "$socket" ]; then
         fail "you may not use $socket. Run: sudo usermod -aG docker $(id -un), then log in again"
