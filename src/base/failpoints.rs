@@ -1,6 +1,6 @@
 //! Places in a job's life where a test kills or delays the agent, and defects that a test plants to see that it would
-//! find them. Without the cargo feature `failpoints`, which no build for use has, [`failpoint!`] and
-//! [`planted!`] compile to nothing.
+//! find them. Without the cargo feature `failpoints`, which no build for use has, `failpoint!` and
+//! `planted!` compile to nothing.
 //!
 //! `QUICKCMD_FAILPOINTS` names what is to happen: `commit=kill`, `start=kill@3` (at the third passage),
 //! `output=sleep:500` (milliseconds, at every passage), several with commas. `QUICKCMD_PLANTED` names one defect.
