@@ -119,6 +119,17 @@ fn identifier(text: &str) -> Result<String, String> {
     }
 }
 
+/// The name of a key. A signature over a read names `controller_id/key_id` (`keyid`, RFC 9421, section 2.3), where the
+/// last slash divides.
+fn key_name(text: &str) -> Result<String, String> {
+    match identifier(text)? {
+        name if name.contains('/') => {
+            Err("has a slash in it, which divides a controller's id from its key's: leave it out".to_owned())
+        }
+        name => Ok(name),
+    }
+}
+
 fn new_id(at: &At<'_>, id: &str, places: &mut Vec<(String, String)>) -> bool {
     if let Some((_, place)) = places.iter().find(|(other, _)| other == id) {
         at.fault(format!("{id:?} is a controller already, at {place}: keep one of the two"));
@@ -256,7 +267,7 @@ fn keys(
 }
 
 fn key(mut section: Section<'_>, sources: &Sources<'_>) -> Option<Key> {
-    let key_id = section.get("key_id").and_then(|at| at.read(identifier));
+    let key_id = section.get("key_id").and_then(|at| at.read(key_name));
     let not_before = section.get("not_before").and_then(|at| at.read(super::size::moment));
     let not_after = section.get("not_after").and_then(|at| at.read(super::size::moment));
     if let (Some(before), Some(after)) = (not_before, not_after)

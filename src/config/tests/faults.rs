@@ -164,6 +164,7 @@ fn faults_of_controllers() {
         "controllers: [one]".to_owned(),
         format!("controllers:\n{}", controller("one", "")),
         format!("controllers:\n{}", controller("one", "{ key_id: k }")),
+        format!("controllers:\n{}", controller("one/1", &format!("{{ key_id: 2026/01, secret: {SECRET} }}"))),
         format!("controllers:\n{}", controller("one", "{ public_key: beef }")),
         format!("controllers:\n{}", controller("one", "{ public_key_file: no.pem }")),
         format!("controllers:\n{}", controller("one", &format!("{{ secret: {SECRET}, public_key: beef }}"))),
