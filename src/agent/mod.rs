@@ -12,6 +12,7 @@
 
 mod control;
 mod door;
+mod folders;
 mod log;
 mod notify;
 mod privileges;
@@ -107,12 +108,15 @@ fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-/// Loads the configuration and says what it comes to, without opening anything.
+/// Loads the configuration, looks whether its folders can be written, and says what it comes to, without opening or
+/// making anything.
 ///
 /// # Errors
 /// Every fault at once.
 pub fn check(path: &Path) -> Result<String, AgentError> {
-    Ok(Config::load(path, &environment)?.describe().join("\n"))
+    let config = Config::load(path, &environment)?;
+    folders::check(path, &config)?;
+    Ok(config.describe().join("\n"))
 }
 
 /// Runs the agent until it is told to stop.

@@ -36,7 +36,7 @@ pub struct Faults(Vec<Fault>);
 
 impl Faults {
     /// Sorted by file and line, those without a line last. `None` if there are none.
-    pub(super) fn of(main: &Path, mut faults: Vec<Fault>) -> Option<Faults> {
+    pub(crate) fn of(main: &Path, mut faults: Vec<Fault>) -> Option<Faults> {
         if faults.is_empty() {
             return None;
         }

@@ -1,0 +1,183 @@
+//! `quickcmd-agent` as a process: what it says of a configuration, and with which exit code, before it opens anything.
+
+use std::{
+    fs,
+    net::TcpListener,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use insta::assert_snapshot;
+use tempfile::TempDir;
+
+const SECRET: &str = "4f2d9c1b7a6e5038d1c2b3a4958677685f4e3d2c1b0a99887766554433221100";
+
+/// A folder with a configuration in it.
+struct Place(TempDir);
+
+impl Place {
+    fn new() -> Place {
+        Place(tempfile::Builder::new().prefix("quickcmd-cli-").tempdir().expect("a folder"))
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn config(&self) -> PathBuf {
+        self.path().join("agent.yaml")
+    }
+
+    /// Writes the configuration, `DIR` being this folder.
+    fn put(&self, text: &str, mode: u32) {
+        let text = text.replace("DIR", self.path().to_str().expect("UTF-8"));
+        fs::write(self.config(), text).expect("a file");
+        fs::set_permissions(self.config(), fs::Permissions::from_mode(mode)).expect("its mode");
+    }
+
+    /// Exit code, stdout and stderr.
+    fn run(&self, more: &[&str]) -> String {
+        let output = Command::new(env!("CARGO_BIN_EXE_quickcmd-agent"))
+            .arg("--config")
+            .arg(self.config())
+            .args(more)
+            .stdin(Stdio::null())
+            .env_remove("NOTIFY_SOCKET")
+            .output()
+            .expect("the program");
+        let (stdout, stderr) =
+            (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(
+            !stdout.contains(SECRET) && !stderr.contains(SECRET),
+            "the secret is shown:\n{stdout}{stderr}"
+        );
+        let code = output.status.code().expect("it ended by itself");
+        format!("exit: {code}\n--- stdout\n{stdout}--- stderr\n{stderr}")
+            .replace(self.path().to_str().expect("UTF-8"), "DIR")
+    }
+
+    /// What `--check` says of the text. Started with it, the agent must say the same, and touch nothing.
+    fn check(&self, text: &str, mode: u32) -> String {
+        self.put(text, mode);
+        let checked = self.run(&["--check"]);
+        if checked.starts_with("exit: 64\n") {
+            assert_eq!(self.run(&[]), checked, "a start says what the check says");
+        }
+        assert!(!self.path().join("data").exists(), "neither makes the data folder");
+        checked
+    }
+}
+
+/// A configuration without faults.
+fn good(port: u16) -> String {
+    format!(
+        "listen: 127.0.0.1\nport: {port}\nagent_id: here\nrun_as_user: no-such-user\naudit_db_path: DIR/data/agent-audit.db\n\
+         hmac_secret: {SECRET}\nallowed_controllers: [controller-1]\n"
+    )
+}
+
+#[test]
+fn a_good_configuration_is_described() {
+    assert_snapshot!(Place::new().check(&good(8443), 0o600));
+}
+
+#[test]
+fn the_examples_placeholder_is_no_secret() {
+    let text = good(8443).replace(SECRET, "\"CHANGE_ME\"");
+    assert_snapshot!(Place::new().check(&text, 0o600));
+}
+
+#[test]
+fn a_short_secret_is_refused() {
+    let text = good(8443).replace(SECRET, &SECRET[..16]);
+    assert_snapshot!(Place::new().check(&text, 0o600));
+}
+
+#[test]
+fn an_unknown_key_is_named_with_what_it_may_mean() {
+    assert_snapshot!(
+        Place::new().check(&good(8443).replace("allowed_controllers", "alowed_controllers"), 0o600)
+    );
+}
+
+#[test]
+fn a_port_out_of_range_is_refused() {
+    assert_snapshot!(Place::new().check(&good(8443).replace("8443", "65536"), 0o600));
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    let place = Place::new();
+    assert_snapshot!("missing_configuration", place.run(&["--check"]));
+    assert_eq!(place.run(&[]), place.run(&["--check"]));
+    let text = good(8443) + "tls_cert_file: DIR/cert.pem\ntls_key_file: DIR/key.pem\n";
+    assert_snapshot!("missing_certificate", place.check(&text, 0o600));
+}
+
+#[test]
+fn a_secret_that_everybody_can_read_is_refused() {
+    assert_snapshot!(Place::new().check(&good(8443), 0o644));
+}
+
+#[test]
+fn beyond_this_host_a_certificate_is_needed() {
+    assert_snapshot!(Place::new().check(&good(8443).replace("127.0.0.1", "0.0.0.0"), 0o600));
+}
+
+#[test]
+fn all_faults_come_at_once() {
+    let text =
+        good(8443).replace("8443", "70000").replace(SECRET, "CHANGE_ME").replace("127.0.0.1", "0.0.0.0")
+            + "colour: blue\ndefault_image: debian:latest\ntls_key_file: DIR/key.pem\n";
+    assert_snapshot!(Place::new().check(&text, 0o644));
+}
+
+#[test]
+fn a_folder_that_is_none_is_found_by_the_check() {
+    let place = Place::new();
+    fs::write(place.path().join("file"), "").expect("a file");
+    place.put(&good(8443).replace("DIR/data/", "DIR/file/"), 0o600);
+    assert_snapshot!("folder_is_a_file", place.run(&["--check"]));
+    place.put(&(good(8443) + "data_dir: DIR/elsewhere\n"), 0o600);
+    assert_snapshot!("folder_of_the_database_is_missing", place.run(&["--check"]));
+    assert!(!place.path().join("elsewhere").exists(), "the check makes nothing");
+}
+
+#[test]
+fn faults_are_found_before_a_port_is_opened() {
+    let place = Place::new();
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = taken.local_addr().expect("its number").port();
+    place.put(&good(port).replace(SECRET, "CHANGE_ME"), 0o600);
+    let said = place.run(&[]);
+    assert!(said.starts_with("exit: 64\n") && said.contains("hmac_secret"), "{said}");
+    // Without the fault it gets as far as the port, and no further.
+    place.put(&good(port), 0o600);
+    let said = place.run(&[]);
+    assert!(
+        said.starts_with("exit: 71\n") && said.contains(&format!("port {port} on 127.0.0.1 is in use")),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_command_line_that_can_not_be_understood_ends_with_64_too() {
+    let place = Place::new();
+    let said = place.run(&["--chek"]);
+    assert!(said.starts_with("exit: 64\n") && said.contains("--check"), "{said}");
+    for more in ["--help", "--version"] {
+        let said = place.run(&[more]);
+        assert!(said.starts_with("exit: 0\n") && said.ends_with("--- stderr\n"), "{said}");
+    }
+}
+
+#[test]
+fn a_fresh_secret_is_printed_and_good_enough() {
+    let place = Place::new();
+    let said = place.run(&["gen-key"]);
+    let secret = said.lines().nth(2).expect("a line");
+    assert!(secret.len() == 64 && secret.chars().all(|c| c.is_ascii_hexdigit()), "{said}");
+    let said = place.check(&good(8443).replace(SECRET, secret), 0o600);
+    assert!(said.starts_with("exit: 0\n") && !said.contains(secret), "{said}");
+}
