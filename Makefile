@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 PREFIX ?= /usr/local
 
-.PHONY: help demo test check run build build-agent fmt install uninstall clean
+.PHONY: help demo test check bench bench-quick run build build-agent fmt install uninstall clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -16,6 +16,12 @@ test: ## everything: unit, integration, real Docker, the Python and shell contro
 
 check: ## format, clippy without warnings, docs, shellcheck, cargo-deny where it is installed
 	@scripts/check.sh
+
+bench: ## measures beside Docker itself, release build; table and target/bench/summary.json (20 min)
+	@scripts/bench.sh
+
+bench-quick: ## the same on a smaller scale, in two minutes
+	@scripts/bench.sh --quick
 
 run: ## leaves a development agent running in the foreground and prints what to type next
 	@scripts/run.sh

@@ -1,0 +1,136 @@
+//! The rows, a file a group. Each measures ours and the peer's in turns, so that whatever else the machine does
+//! hits both.
+
+mod containers;
+mod history;
+mod memory;
+mod output;
+mod readers;
+mod submissions;
+mod warm;
+
+use std::path::Path;
+
+use crate::{Result, agent::Agent, docker::Peers, stats::Row};
+
+/// No pool: every job's container is made when its turn has come.
+const NO_POOL: &str = "pool: { size: 0, max: 0 }";
+
+/// How much of everything.
+#[derive(Clone, Copy)]
+pub struct Scale {
+    /// Jobs of each latency row.
+    jobs: usize,
+    /// Rounds of each throughput row.
+    rounds: usize,
+    /// Containers of a round.
+    containers: usize,
+    /// Length of a round of submissions, in seconds.
+    submit_seconds: f64,
+    /// Bytes of the job that is read.
+    output_bytes: u64,
+    readers: usize,
+    /// Bytes of the job that all of them read.
+    shared_bytes: u64,
+    /// Jobs of the long record.
+    history: u32,
+    starts: usize,
+    reads: usize,
+}
+
+impl Scale {
+    pub fn full() -> Scale {
+        Scale {
+            jobs: 100,
+            rounds: 5,
+            containers: 60,
+            submit_seconds: 5.0,
+            output_bytes: 200_000_000,
+            readers: 1000,
+            shared_bytes: 100_000_000,
+            history: 1_000_000,
+            starts: 10,
+            reads: 300,
+        }
+    }
+
+    /// Two minutes for all.
+    pub fn quick() -> Scale {
+        Scale {
+            jobs: 12,
+            rounds: 3,
+            containers: 16,
+            submit_seconds: 1.5,
+            output_bytes: 50_000_000,
+            readers: 200,
+            shared_bytes: 20_000_000,
+            history: 100_000,
+            starts: 3,
+            reads: 100,
+        }
+    }
+}
+
+/// Where and what is measured.
+pub struct Setting<'a> {
+    pub root: &'a Path,
+    /// The agent's program.
+    pub program: &'a Path,
+    pub image: &'a str,
+    pub scale: Scale,
+}
+
+impl Setting<'_> {
+    /// A started agent with these lines in its configuration.
+    async fn agent(&self, more: &str) -> Result<Agent> {
+        Agent::start(self.root, self.program, self.image, more).await
+    }
+
+    fn prepare(&self, more: &str) -> Result<Agent> {
+        Agent::prepare(self.root, self.program, self.image, more)
+    }
+}
+
+/// All rows, or those of the groups that are named.
+pub async fn all(setting: &Setting<'_>, peers: &mut Peers, only: &[String]) -> Result<Vec<Row>> {
+    let agent = setting.agent(NO_POOL).await?;
+    let folder = setting.root.join("peer");
+    std::fs::create_dir_all(&folder)?;
+    peers.copy_from(&agent, &folder).await?;
+    agent.finish(peers).await?;
+
+    let wanted = |group: &str| {
+        let wanted = only.is_empty() || only.iter().any(|only| only == group);
+        if wanted {
+            eprintln!("measuring: {group}");
+        }
+        wanted
+    };
+    let mut rows = Vec::new();
+    if wanted("warm") {
+        rows.extend(warm::rows(setting, peers).await?);
+    }
+    if wanted("cold") {
+        rows.push(containers::cold(setting, peers).await?);
+    }
+    if wanted("sustained") {
+        rows.push(containers::sustained(setting, peers).await?);
+        rows.push(containers::reuse());
+    }
+    if wanted("submissions") {
+        rows.push(submissions::row(setting, peers).await?);
+    }
+    if wanted("output") {
+        rows.push(output::row(setting, peers).await?);
+    }
+    if wanted("readers") {
+        rows.push(readers::row(setting, peers).await?);
+    }
+    if wanted("memory") {
+        rows.extend(memory::rows(setting, peers).await?);
+    }
+    if wanted("history") {
+        rows.extend(history::rows(setting, peers).await?);
+    }
+    Ok(rows)
+}
