@@ -2,7 +2,7 @@
 
 use std::{io, net::IpAddr, ops::Range};
 
-use axum::body::Bytes;
+use axum::{body::Bytes, extract::ws::Utf8Bytes};
 use futures_util::{StreamExt, stream, stream::BoxStream};
 use serde_json::{Map, Value, json};
 
@@ -126,12 +126,12 @@ impl Jobs for Doorway {
 
 fn text(frame: Streamed) -> io::Result<FrameText> {
     match frame {
-        Streamed::Line(line) => Ok(FrameText {
-            json: String::from_utf8(line.json.to_vec()).map_err(io::Error::other)?,
-            last: false,
-        }),
-        Streamed::Final(frame) => {
-            Ok(FrameText { json: serde_json::to_string(&frame).map_err(io::Error::other)?, last: true })
+        Streamed::Line(line) => {
+            Ok(FrameText { json: Utf8Bytes::try_from(line.json).map_err(io::Error::other)?, last: false })
         }
+        Streamed::Final(frame) => Ok(FrameText {
+            json: serde_json::to_string(&frame).map_err(io::Error::other)?.into(),
+            last: true,
+        }),
     }
 }

@@ -3,7 +3,7 @@
 
 use std::{io, net::IpAddr, ops::Range};
 
-use axum::body::Bytes;
+use axum::{body::Bytes, extract::ws::Utf8Bytes};
 use futures_util::{future::BoxFuture, stream::BoxStream};
 use serde_json::{Map, Value};
 
@@ -88,8 +88,8 @@ pub type Frames = BoxStream<'static, io::Result<FrameText>>;
 /// One frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FrameText {
-    /// Its JSON.
-    pub json: String,
+    /// Its JSON; the bytes are shared with the other readers of the job.
+    pub json: Utf8Bytes,
     /// Whether it is the final one.
     pub last: bool,
 }

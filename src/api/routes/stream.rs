@@ -160,7 +160,7 @@ async fn send(sink: &mut SplitSink<WebSocket, Message>, mut frames: Frames, app:
                 }
             }
             Event::Frame(Some(Ok(frame))) => {
-                if let Err(error) = sink.send(Message::Text(frame.json.into())).await {
+                if let Err(error) = sink.send(Message::Text(frame.json)).await {
                     tracing::debug!(%error, "a frame could not be sent");
                     return End::Gone;
                 }

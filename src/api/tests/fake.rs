@@ -43,7 +43,7 @@ pub struct Fake {
 pub const BYTES: &[u8] = b"0123456789";
 
 pub fn frame(seq: u64, last: bool) -> FrameText {
-    FrameText { json: json!({"seq": seq, "final": last}).to_string(), last }
+    FrameText { json: json!({"seq": seq, "final": last}).to_string().into(), last }
 }
 
 impl Jobs for Fake {
@@ -125,7 +125,7 @@ impl Jobs for Fake {
             "cut" => stream::iter([Ok(frame(1, false))]).boxed(),
             "endless" => stream::unfold(from, |seq| async move {
                 let json = json!({"seq": seq, "data": "x".repeat(60_000)}).to_string();
-                Some((Ok(FrameText { json, last: false }), seq + 1))
+                Some((Ok(FrameText { json: json.into(), last: false }), seq + 1))
             })
             .boxed(),
             _ => return async { Err(Problem::new(Code::JobNotFound)) }.boxed(),
