@@ -122,7 +122,15 @@ impl Reader {
                 return Ok(Some(line));
             }
         }
+        let before = self.cursor.position.at;
         let Some((record, stream)) = self.wanted().await? else { return Ok(None) };
+        // Behind what is no frame, or not wanted, another may have been before.
+        if shared
+            && self.cursor.position.at != before
+            && let Some(line) = self.recent()
+        {
+            return Ok(Some(line));
+        }
         let frame = self.frame(&record, stream).await?;
         let json = Shared::from(serde_json::to_vec(&frame).map_err(io::Error::other)?);
         let line = Line { seq: frame.seq, stream, json };
