@@ -25,6 +25,11 @@ use crate::{
 const SLACK: Duration = Duration::from_secs(10);
 /// How long after a container's end its last records may take to be seen.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+/// How long a supervisor alone is listened to, which says itself how its job ended; then Docker is asked to tell of
+/// the container's end, too. A job that is over sooner costs Docker no call.
+const ALONE: Duration = Duration::from_millis(250);
+/// How long after a start it is recorded by itself; a job that is over sooner has start and end recorded at once.
+const START_ALONE: Duration = Duration::from_millis(50);
 /// How long a container that was killed may go on before its job is given up.
 const KILL_PATIENCE: Duration = Duration::from_secs(60);
 
@@ -64,6 +69,7 @@ pub(super) async fn to_the_end(
     let grace = settings.jobs.grace;
     let mut overdue = attended.handed_over + timeout + grace + SLACK;
     let mut started: Option<Timestamp> = attended.job.started_at;
+    let mut noting = None;
     let mut stopping: Option<Stop> = None;
     let mut killed: Option<Instant> = None;
     let mut damaged = false;
@@ -72,7 +78,7 @@ pub(super) async fn to_the_end(
     let (report, evidence) = loop {
         // One wait, one event, handled below: each of these futures may be dropped and begun again.
         let event = {
-            let Attended { sandbox, following, .. } = &mut attended;
+            let Attended { sandbox, following, handed_over, recovered, .. } = &mut attended;
             let sandbox = &*sandbox;
             let spool = async {
                 if damaged {
@@ -97,6 +103,11 @@ pub(super) async fn to_the_end(
                     _ => None,
                 }
             };
+            let listened = if *recovered { Duration::ZERO } else { ALONE };
+            let ended = async {
+                tokio::time::sleep_until((*handed_over + listened).into()).await;
+                sandbox.ended().await
+            };
             tokio::select! {
                 biased;
                 event = spool => event,
@@ -104,7 +115,7 @@ pub(super) async fn to_the_end(
                     Some(event) => event,
                     None => { asked_open = false; continue }
                 },
-                evidence = sandbox.ended() => Event::Ended(evidence),
+                evidence = ended => Event::Ended(evidence),
                 () = tokio::time::sleep_until(overdue.into()) => Event::Overdue,
             }
         };
@@ -112,7 +123,7 @@ pub(super) async fn to_the_end(
             Event::Started(at) => {
                 failpoint!("started");
                 started = Some(at);
-                note_start(shared, &attended, at);
+                noting = Some(note_start(shared, &attended, at));
             }
             Event::Reported(report) => {
                 failpoint!("exit");
@@ -154,6 +165,10 @@ pub(super) async fn to_the_end(
         }
     };
 
+    if let Some(noting) = noting {
+        // If it has not begun, the end says it all.
+        noting.abort();
+    }
     let unkillable = report.is_none() && evidence.is_none();
     let verdict = match &report {
         Some(report) => ending::of_report(report, attended.timeout_seconds),
@@ -182,7 +197,7 @@ async fn last_words(following: &mut Following) -> Option<Report> {
 }
 
 /// Records the start, off the job's path: a short job's end may be recorded first, and then says it all.
-fn note_start(shared: &Arc<Shared>, attended: &Attended, at: Timestamp) {
+fn note_start(shared: &Arc<Shared>, attended: &Attended, at: Timestamp) -> tokio::task::JoinHandle<()> {
     let row = attended.job.row;
     if !attended.recovered {
         shared.metrics.start_latency.observe(at.since(attended.turn_at).as_secs_f64());
@@ -190,8 +205,9 @@ fn note_start(shared: &Arc<Shared>, attended: &Attended, at: Timestamp) {
     let deadline = at.plus(Duration::from_secs(attended.timeout_seconds));
     let store = shared.store.clone();
     tokio::spawn(async move {
+        tokio::time::sleep(START_ALONE).await;
         if let Err(error) = store.write(move |tx| jobs::running(tx, row, at, deadline)).await {
             tracing::debug!(row, %error, "a start was not recorded by itself");
         }
-    });
+    })
 }
