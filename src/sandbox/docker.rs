@@ -18,7 +18,7 @@ use super::{
     channel::Channel,
     container::{self, LABEL_AGENT, LABEL_ATTEMPT, LABEL_HOME, LABEL_INSTANCE, LABEL_POOL, LABEL_ROW},
     folder::Folders,
-    images::Images,
+    images::{self, Images},
     pool::Pool,
     probe::Probe,
     reaper::Reaper,
@@ -523,8 +523,17 @@ impl Engine for Docker {
                     tokio::time::sleep(pause).await;
                 }
             };
+            let renew = async {
+                loop {
+                    tokio::time::sleep(images::RENEW).await;
+                    if self.probe.health().ready {
+                        self.core.images.renew_once().await;
+                    }
+                }
+            };
             tokio::select! {
                 () = stop.cancelled() => {}
+                () = renew => {}
                 () = self.probe.run() => {}
                 () = self.pool.run(&self.probe) => {}
                 () = sweep => {}

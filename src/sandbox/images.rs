@@ -17,11 +17,24 @@ use crate::config::PullPolicy;
 
 /// How long an answer holds: short enough that a new tag is seen, long enough for a burst of jobs.
 const FRESH: Duration = Duration::from_secs(2);
+/// How often an answer that was asked for lately is made new beforehand, so that no job waits for it.
+pub(super) const RENEW: Duration = Duration::from_secs(1);
+/// How long after its last asking an answer is made new.
+const LATELY: Duration = Duration::from_secs(600);
 /// Images whose details are kept in memory.
 const KEPT: usize = 64;
 
 /// The last answer about one reference; its lock is held while the question is open.
-type Slot = Arc<tokio::sync::Mutex<Option<(Instant, Result<Image, SandboxError>)>>>;
+type Slot = Arc<tokio::sync::Mutex<Option<Answer>>>;
+
+#[derive(Clone)]
+struct Answer {
+    /// When it was given.
+    at: Instant,
+    /// When somebody last asked.
+    asked: Instant,
+    image: Result<Image, SandboxError>,
+}
 
 pub(super) struct Images {
     api: Arc<Api>,
@@ -49,18 +62,52 @@ impl Images {
             slots.entry(reference.to_owned()).or_default().clone()
         };
         let mut last = slot.lock().await;
-        if let Some((at, answer)) = &*last
-            && at.elapsed() < FRESH
+        if let Some(answer) = &mut *last
+            && answer.at.elapsed() < FRESH
         {
-            return answer.clone();
+            answer.asked = Instant::now();
+            return answer.image.clone();
         }
-        let answer = self.look(reference).await;
+        let image = self.look(reference).await;
+        let now = Instant::now();
         // An engine that does not answer is not an answer to keep.
-        *last = match &answer {
+        *last = match &image {
             Err(SandboxError::Unreachable(_)) => None,
-            _ => Some((Instant::now(), answer.clone())),
+            _ => Some(Answer { at: now, asked: now, image: image.clone() }),
         };
-        answer
+        image
+    }
+
+    /// One pass over the images that jobs have asked for lately: looks again, so that the next job finds an answer
+    /// that is fresh. A policy that pulls would ask the registry: then the job itself asks.
+    pub(super) async fn renew_once(&self) {
+        if self.policy == PullPolicy::Always {
+            return;
+        }
+        let slots: Vec<(String, Slot)> = {
+            let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+            slots.iter().map(|(reference, slot)| (reference.clone(), slot.clone())).collect()
+        };
+        for (reference, slot) in slots {
+            let wanted = match &*slot.lock().await {
+                Some(answer) => answer.image.is_ok() && answer.asked.elapsed() < LATELY,
+                None => false,
+            };
+            if !wanted {
+                continue;
+            }
+            // Not under the lock: a job that comes meanwhile takes the answer there is. What is not here any more
+            // is for the next job to find out.
+            let asked = Instant::now();
+            let Ok(Some(found)) = self.api.inspect_image(&reference).await else { continue };
+            let Ok(image) = self.image(&reference, found) else { continue };
+            if let Some(answer) = &mut *slot.lock().await
+                && answer.at < asked
+            {
+                answer.at = asked;
+                answer.image = Ok(image);
+            }
+        }
     }
 
     /// Forgets the answer about a reference: a container could not be made from it.
@@ -88,7 +135,15 @@ impl Images {
                 })?
             }
         };
-        let id = found.id.clone().ok_or_else(|| unavailable("Docker names no id for it".to_owned()))?;
+        self.image(reference, found)
+    }
+
+    /// What an inspection says of an image; its volumes are kept.
+    fn image(&self, reference: &str, found: ImageInspect) -> Result<Image, SandboxError> {
+        let Some(id) = found.id.clone() else {
+            let why = "Docker names no id for it".to_owned();
+            return Err(SandboxError::ImageUnavailable { image: reference.to_owned(), why });
+        };
         self.keep(&id, &found);
         let digest = found
             .repo_digests

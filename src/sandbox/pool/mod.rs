@@ -22,6 +22,9 @@ use plan::Plan;
 
 /// How often what waits is looked at.
 const TICK: Duration = Duration::from_secs(2);
+/// How long after a job has taken one the next is started: making it takes both the daemon's time and the processor's,
+/// and a short job is over by then. Others that come meanwhile don't put it off.
+const GIVE_WAY: Duration = Duration::from_millis(25);
 /// Pause after a sandbox could not be started.
 const BACK_OFF: Duration = Duration::from_secs(5);
 
@@ -120,7 +123,7 @@ impl Pool {
                 None => {
                     tokio::select! {
                         () = tokio::time::sleep(TICK) => {}
-                        () = self.wake.notified() => {}
+                        () = self.wake.notified() => tokio::time::sleep(GIVE_WAY).await,
                     }
                 }
             }
