@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 PREFIX ?= /usr/local
 
-.PHONY: help demo test check bench bench-quick run build build-agent fmt install uninstall clean
+.PHONY: help demo test chaos check bench bench-quick run build build-agent fmt install uninstall clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -13,6 +13,9 @@ demo: ## builds, starts an agent, runs signed jobs, shows output, a refusal, the
 
 test: ## everything: unit, integration, real Docker, the Python and shell controllers, install
 	@scripts/test.sh
+
+chaos: ## faults befall an agent at work; SEED=, DURATION= (seconds, 300), PLANTED= (a defect to be found)
+	@scripts/chaos.sh
 
 check: ## format, clippy without warnings, docs, shellcheck, cargo-deny where it is installed
 	@scripts/check.sh

@@ -52,6 +52,8 @@ pub struct Agent {
     /// More environment for the process, as of its next launch.
     pub env: Vec<(&'static str, String)>,
     child: Option<Child>,
+    /// Where in the log its present life begins.
+    log_from: usize,
 }
 
 /// What a test wants of its agent: YAML lines after the harness's own.
@@ -125,7 +127,7 @@ impl Agent {
             .timeout(PATIENCE)
             .build()
             .expect("a client");
-        Agent { dir, id, port, http, env: Vec::new(), child: None }
+        Agent { dir, id, port, http, env: Vec::new(), child: None, log_from: 0 }
     }
 
     /// Starts the process. Its log goes to `agent.log` in its folder, after what is there.
@@ -140,6 +142,7 @@ impl Agent {
             .append(true)
             .open(self.dir.path().join("agent.log"))
             .expect("a log file");
+        self.log_from = usize::try_from(log.metadata().expect("a file").len()).expect("a small log");
         let child = Command::new(env!("CARGO_BIN_EXE_quickcmd-agent"))
             .arg("--config")
             .arg(self.dir.path().join("agent.yaml"))
@@ -172,14 +175,19 @@ impl Agent {
         }
     }
 
+    /// How it ended, if it did so by itself since it was launched.
+    pub fn exited(&mut self) -> Option<std::process::ExitStatus> {
+        let status = self.child.as_mut()?.try_wait().expect("a child of ours")?;
+        self.child = None;
+        Some(status)
+    }
+
     /// Waits until it has ended by itself; the signal that ended it, if one did.
     pub async fn died(&mut self) -> Option<i32> {
         use std::os::unix::process::ExitStatusExt;
         let end = Instant::now() + PATIENCE;
         loop {
-            let child = self.child.as_mut().expect("it was launched");
-            if let Some(status) = child.try_wait().expect("a child of ours") {
-                self.child = None;
+            if let Some(status) = self.exited() {
                 return status.signal();
             }
             assert!(Instant::now() < end, "the agent does not end:\n{}", self.log());
@@ -227,6 +235,12 @@ impl Agent {
     /// All that it has logged.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("agent.log")).unwrap_or_default()
+    }
+
+    /// What it has logged since it was last launched.
+    pub fn log_of_this_life(&self) -> String {
+        let all = self.log();
+        all.get(self.log_from..).unwrap_or(&all).to_owned()
     }
 
     /// The database.
@@ -373,6 +387,26 @@ impl Agent {
         }
     }
 
+    /// Waits until no sandbox's folder is left; what is, if that takes too long.
+    pub async fn no_folder_left(&self) -> Option<String> {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let entries = std::fs::read_dir(self.dir.path().join("data/sandboxes")).expect("a folder");
+            let folders: Vec<_> = entries
+                .flatten()
+                .filter(|entry| entry.path().is_dir())
+                .map(|entry| entry.file_name())
+                .collect();
+            if folders.is_empty() {
+                return None;
+            }
+            if Instant::now() > end {
+                return Some(format!("folders are left: {folders:?}"));
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
     /// One sample of the metrics by its whole name with labels; 0 if it is not there.
     pub async fn metric(&self, name: &str) -> f64 {
         let text =
@@ -507,9 +541,16 @@ pub fn cancel(job_id: &str, controller: &str) -> String {
     )
 }
 
-/// A port that is free now.
+/// A port that is free now, below those that the kernel gives to connections: one that an agent has just left, to
+/// be started again, is taken by nobody meanwhile.
 pub fn free_port() -> u16 {
-    std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a port").local_addr().expect("bound").port()
+    loop {
+        let mix = u64::from(std::process::id()).wrapping_mul(7919).wrapping_add(unique().wrapping_mul(31));
+        let port = 10_000 + u16::try_from(mix % 20_000).expect("below 20,000");
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// Writes a file that only its owner may read.
