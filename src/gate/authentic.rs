@@ -21,6 +21,9 @@ use crate::{
     },
 };
 
+/// Stands in the record for texts of a refused job whose secrets are more than could be masked.
+const UNRECORDED: &str = "[not recorded: the values of secret_env are too long]";
+
 /// An envelope whose signature holds. Nothing of its payload is checked yet.
 #[derive(Debug)]
 pub(super) struct Authentic<'a> {
@@ -106,20 +109,23 @@ impl Authentic<'_> {
             }
             (command, _) => command.unwrap_or_default().to_owned(),
         };
-        let secrets = members
+        let secrets: Vec<String> = members
             .get("sandbox")
             .and_then(|sandbox| sandbox.get("secret_env"))
             .and_then(Value::as_object)
             .map(|env| env.values().filter_map(Value::as_str).map(str::to_owned).collect())
             .unwrap_or_default();
+        // More than any job may have: nothing is searched for them, so nothing that may hold them is recorded.
+        let too_many = secrets.iter().map(String::len).sum::<usize>() > rules::MAX_SECRETS;
+        let kept = |text: String| if too_many { UNRECORDED.to_owned() } else { text };
         let claims = Claims {
             controller_id: shorten(&self.controller_id, rules::MAX_NAME),
             key_id: self.proof.key_id.clone().or_else(|| self.named_key.clone()),
             job_id: text("job_id").filter(|job_id| rules::is_job_id(job_id)).map(str::to_owned),
-            prompt: text("prompt").unwrap_or_default().to_owned(),
-            command,
+            prompt: kept(text("prompt").unwrap_or_default().to_owned()),
+            command: kept(command),
             risk_level: payload::risk_level(object(members.get("candidate_metadata")).as_ref()).to_owned(),
-            secrets,
+            secrets: if too_many { Vec::new() } else { secrets },
             raw: self.raw.as_bytes().to_vec(),
             payload_sha256: self.sha256(),
         };

@@ -2,6 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use aho_corasick::automaton::Automaton;
+use aho_corasick::nfa::contiguous;
+use aho_corasick::{Anchored, MatchKind};
+
 use super::SHORTEST;
 use super::search::Search;
 use super::window::Window;
@@ -19,7 +23,10 @@ struct Value {
 
 pub struct Literals {
     values: Vec<Value>,
+    /// Finds where a first occurrence begins.
     search: Search,
+    /// Goes on from there through all that overlap, one step a byte however they do; `None`: no values.
+    overlaps: Option<contiguous::NFA>,
 }
 
 impl Literals {
@@ -42,7 +49,9 @@ impl Literals {
         let values: Vec<Value> = all.into_iter().map(Value::new).collect();
         let strings: Vec<&[u8]> = values.iter().map(|value| &value.bytes[..]).collect();
         let search = Search::new(&strings);
-        Literals { values, search }
+        let overlaps = contiguous::Builder::new().match_kind(MatchKind::Standard).build(&strings);
+        let overlaps = overlaps.expect("fewer than 2^31 states: values are far shorter together");
+        Literals { overlaps: (!values.is_empty()).then_some(overlaps), values, search }
     }
 
     pub fn is_empty(&self) -> bool {
@@ -55,13 +64,37 @@ impl Literals {
         let base = *from;
         let text = window.slice(base, window.end());
         let mut at = 0;
-        while let Some((_, start, stop)) = self.search.find(text, at) {
-            masks.push((base + start, base + stop));
-            at = start + 1;
+        while let Some((_, start, _)) = self.search.find(text, at) {
+            at = self.run(text, start, base, masks);
         }
         let open =
             if end { 0 } else { self.values.iter().map(|value| value.open_end(text)).max().unwrap_or(0) };
         *from = window.end() - open;
+    }
+}
+
+impl Literals {
+    /// Masks the occurrences that begin at or after `start` and each overlap the one before, or nearly; how far
+    /// it has looked.
+    fn run(&self, text: &[u8], start: usize, base: usize, masks: &mut Vec<(usize, usize)>) -> usize {
+        let Some(overlaps) = &self.overlaps else { return text.len() };
+        let root = overlaps.start_state(Anchored::No).expect("the automaton has an unanchored start");
+        let mut state = root;
+        for (place, &byte) in text.iter().enumerate().skip(start) {
+            state = overlaps.next_state(Anchored::No, state, byte);
+            if overlaps.is_match(state) {
+                // The first is the longest that ends here.
+                let length = overlaps.pattern_len(overlaps.match_pattern(state, 0));
+                let found = (base + place + 1 - length, base + place + 1);
+                match masks.last_mut() {
+                    Some(last) if found.0 <= last.1 && last.0 <= found.0 => last.1 = last.1.max(found.1),
+                    _ => masks.push(found),
+                }
+            } else if state == root {
+                return place + 1;
+            }
+        }
+        text.len()
     }
 }
 

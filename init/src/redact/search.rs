@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 
 use aho_corasick::packed;
-use aho_corasick::{AhoCorasick, Input, MatchKind};
+use aho_corasick::{AhoCorasick, AhoCorasickKind, Input, MatchKind};
 
 use super::window::{Hit, Window};
 
@@ -53,7 +53,7 @@ pub enum Search {
     Vector(packed::Searcher),
     /// On a processor without the instructions, or with too many strings.
     Table(Box<AhoCorasick>),
-    /// More than any search takes, or none at all.
+    /// There are no strings.
     Nothing,
 }
 
@@ -66,10 +66,12 @@ impl Search {
         if let Some(vector) = vector.extend(strings).build() {
             return Search::Vector(vector);
         }
-        match AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(strings) {
-            Ok(table) => Search::Table(Box::new(table)),
-            Err(_) => Search::Nothing,
-        }
+        // Not the default's choice: that may be a table of 1 KiB a byte of the strings.
+        let table = AhoCorasick::builder()
+            .match_kind(MatchKind::LeftmostLongest)
+            .kind(Some(AhoCorasickKind::ContiguousNFA))
+            .build(strings);
+        Search::Table(Box::new(table.expect("fewer than 2^31 states: the strings are far shorter together")))
     }
 
     /// The first at or after `from`: which, and from where to where.

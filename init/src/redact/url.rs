@@ -6,8 +6,9 @@
 
 use super::window::{Hit, Machine, Next, Window};
 
-/// Bytes after the colon within which the authority must end.
-pub const LONGEST: usize = 512;
+/// Bytes after the colon that are held back at most. What has not shown by then whether it is a password is taken
+/// for one, but for digits; a token in a password's place may have a few thousand.
+pub const LONGEST: usize = 4096;
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum State {
@@ -18,6 +19,8 @@ enum State {
         digits: bool,
         at: Option<usize>,
     },
+    /// A password longer than what is held back: masked as it comes, to the end of the authority.
+    Beyond,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -32,7 +35,13 @@ impl Machine for Url {
         before.is_some_and(|byte| byte.is_ascii_alphanumeric())
     }
 
-    fn step(&mut self, _: &Window, place: usize, byte: Option<u8>, masks: &mut Vec<(usize, usize)>) -> Next {
+    fn step(
+        &mut self,
+        window: &Window,
+        place: usize,
+        byte: Option<u8>,
+        masks: &mut Vec<(usize, usize)>,
+    ) -> Next {
         match self.state {
             State::User => match byte {
                 Some(b':') => {
@@ -44,6 +53,12 @@ impl Machine for Url {
                 None => Next::Done(place),
             },
             State::Password { start, digits, at } => {
+                let undecided = byte.is_some_and(|byte| !ends_url(byte));
+                if undecided && !digits && at.is_none() && place - start >= LONGEST {
+                    masks.push((start, place));
+                    self.state = State::Beyond;
+                    return self.step(window, place, byte, masks);
+                }
                 let goes_on = match byte {
                     None => false,
                     Some(byte) if ends_url(byte) || place - start >= LONGEST => false,
@@ -64,6 +79,16 @@ impl Machine for Url {
                 // The colon before the password, or one behind the `@`, may belong to another `://`.
                 Next::Done(at.unwrap_or(start - 1))
             }
+            State::Beyond => match byte {
+                Some(byte) if byte != b'@' && !ends_url(byte) => {
+                    match masks.last_mut() {
+                        Some(last) if last.1 == place => last.1 += 1,
+                        _ => masks.push((place, place + 1)),
+                    }
+                    Next::On
+                }
+                _ => Next::Done(place),
+            },
         }
     }
 

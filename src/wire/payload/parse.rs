@@ -106,6 +106,11 @@ fn sandbox(map: Map<String, Value>) -> Result<SandboxRequest, Problem> {
     {
         return Err(invalid(&format!("sandbox.secret_env.{name}"), "stands in `sandbox.env` as well"));
     }
+    let secrets: usize = request.secret_env.iter().flat_map(|env| env.values()).map(String::len).sum();
+    if secrets > rules::MAX_SECRETS {
+        let why = format!("may have values of {} bytes together", rules::MAX_SECRETS);
+        return Err(invalid("sandbox.secret_env", &why));
+    }
     Ok(request)
 }
 

@@ -35,6 +35,8 @@ pub const MAX_ENV_ENTRIES: usize = 256;
 pub const MAX_ENV_NAME: usize = 128;
 /// Bytes of a variable's value.
 pub const MAX_ENV_VALUE: usize = 65_536;
+/// Bytes of all values of `secret_env` together: what searches for them takes memory in proportion.
+pub const MAX_SECRETS: usize = 65_536;
 /// Bytes of `workdir`.
 pub const MAX_WORKDIR: usize = 1_024;
 /// Bytes of a cancellation's `reason`.

@@ -165,6 +165,10 @@ fn environment() {
     let many: Map<String, Value> =
         (0..=rules::MAX_ENV_ENTRIES).map(|i| (format!("A{i}"), json!(""))).collect();
     refused(&json!({"sandbox": {"env": many}}), "sandbox.env");
+    let half = "x".repeat(rules::MAX_SECRETS / 2);
+    taken(&json!({"sandbox": {"env": {"A": half, "B": half, "C": "x"}}}));
+    taken(&json!({"sandbox": {"secret_env": {"A": half, "B": half}}}));
+    refused(&json!({"sandbox": {"secret_env": {"A": half, "B": half, "C": "x"}}}), "sandbox.secret_env");
 }
 
 #[test]
