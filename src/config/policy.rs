@@ -12,7 +12,7 @@ use super::{
 };
 
 /// Where a command begins: at the start of a line, after a separator, or after a word that runs another.
-const COMMAND: &str = r#"(?:^|[\n;&|(`{]|\b(?:sudo|doas|env|nice|nohup|exec|command|busybox|time|xargs|then|do|else)\s+(?:-[ugCDhprRtT]\s+\S+\s+|-\S+\s+|\w+=\S*\s+)*|\s-[a-z]*c\s+["'])\s*(?:[\w./-]*/)?"#;
+const COMMAND: &str = r#"(?:^|[\n;&|(`{]|\b(?:sudo|doas|env|nice|nohup|exec|command|busybox|time|timeout|setsid|ionice|xargs|then|do|else)\s+(?:-[ugCDhprRtTnsk]\s+\S+\s+|-\S+\s+|\w+=\S*\s+|\d[\d.]*[smhd]?\s+)*|\s-[a-z]*c\s+["']|\b(?:ba|z|da|k|mk|a)?sh\s+(?:-\S+\s+)*?-[a-z]*c\s+)\s*(?:[\w./-]*/)?"#;
 
 /// The root folder, as an argument of its own, however it is quoted or doubled.
 const ROOT: &str = r#"\s["']?/+(?:\.{1,2}/*)*\*?["']?\*?(?:[\s;&|)"'`}]|$)"#;
@@ -47,7 +47,7 @@ const DENY: [(&str, &str); 10] = [
     // `curl ... | python -m json.tool` reads data, `curl ... | python` a program.
     (
         "pipe-to-shell",
-        r#"\b(?:curl|wget)\b(?:"[^"]*"|'[^']*'|\\\n|[^;&\n"'])*?[^|]\|&?\s*(?:(?:sudo|doas|env|exec|nohup)\s+(?:-[ugCDhprRtT]\s+\S+\s+|-\S+\s+|\w+=\S*\s+)*)*(?:[\w./-]*/)?(?:(?:ba|z|da|k|mk|a|fi|c|tc)?sh(?:[\s;&|)"'`}]|$)|(?:python[\d.]*|perl|ruby|node|php)\s*(?:-\s*)?(?:[;&|)"'`}\n]|$))"#,
+        r#"\b(?:curl|wget)\b(?:"[^"]*"|'[^']*'|\\\n|&[\w%=]|[^;&\n"'])*?[^|]\|&?\s*(?:(?:sudo|doas|env|exec|nohup)\s+(?:-[ugCDhprRtT]\s+\S+\s+|-\S+\s+|\w+=\S*\s+)*)*(?:[\w./-]*/)?(?:(?:ba|z|da|k|mk|a|fi|c|tc)?sh(?:[\s;&|)"'`}]|$)|(?:python[\d.]*|perl|ruby|node|php)\s*(?:-\s*)?(?:[;&|)"'`}\n]|$))"#,
     ),
     (
         "download-to-shell",

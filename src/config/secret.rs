@@ -68,18 +68,16 @@ impl Sources<'_> {
 
     fn inline(&self, at: &At<'_>) -> Option<String> {
         let text = at.text()?.to_owned();
-        if weakness(&text).is_none() {
-            if self.contents.world_readable() {
-                at.fault(
-                    "is a secret, and every user of this host may read this file: chmod 600 it, or put the secret \
-                     into a file of its own",
-                );
-            } else if let Some(group) = self.contents.foreign_group(&self.run_as_group) {
-                self.notes.warn(format!(
-                    "{}: the group {group} may read this file, which holds a secret: chmod 600 it",
-                    at.file.display()
-                ));
-            }
+        if self.contents.world_readable() {
+            at.fault(
+                "is a secret, and every user of this host may read this file: chmod 600 it, or put the secret \
+                 into a file of its own",
+            );
+        } else if let Some(group) = self.contents.foreign_group(&self.run_as_group) {
+            self.notes.warn(format!(
+                "{}: the group {group} may read this file, which holds a secret: chmod 600 it",
+                at.file.display()
+            ));
         }
         Some(text)
     }

@@ -58,6 +58,13 @@ fn a_secret_in_a_file_for_everybody_is_refused_and_without_a_secret_it_is_not() 
             assert!(faults.to_string().contains("hmac_secret: is a secret, and every user"), "{faults}");
         }
     }
+    place.put("agent.yaml", "hmac_secret: CHANGE_ME\n");
+    place.mode("agent.yaml", 0o644);
+    let faults = Config::load(&place.path("agent.yaml"), NONE).expect_err("two faults").to_string();
+    assert!(
+        faults.contains("placeholder") && faults.contains("every user"),
+        "a weak secret hides nothing: {faults}"
+    );
     place.put("agent.yaml", "port: 8443\n");
     place.mode("agent.yaml", 0o644);
     assert!(Config::load(&place.path("agent.yaml"), NONE).is_ok());
