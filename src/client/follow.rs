@@ -115,8 +115,8 @@ impl Follow {
                 other => other?,
             };
             self.socket = Some(socket);
+            // No sign of life yet: an agent that takes every connection and closes it must not be tried for ever.
             self.connected += 1;
-            self.alive = Instant::now();
             return Ok(None);
         };
         let message = timeout(self.client.settings().idle_timeout, socket.next()).await;

@@ -47,11 +47,15 @@ async fn agent_that_falls_silent(connections: Arc<AtomicUsize>, ends: bool) -> S
 }
 
 fn client(url: &str) -> Client {
+    patient(url, Duration::from_secs(30))
+}
+
+fn patient(url: &str, patience: Duration) -> Client {
     let mut settings = Settings::new(Url::parse(url).expect("a URL"), "controller-1");
     settings.idle_timeout = Duration::from_millis(100);
     settings.retry.first = Duration::from_millis(10);
     settings.retry.longest = Duration::from_millis(20);
-    settings.retry.stream_patience = Duration::from_secs(30);
+    settings.retry.stream_patience = patience;
     Client::new(settings).expect("a client")
 }
 
@@ -66,6 +70,21 @@ async fn a_silent_stream_is_opened_anew() {
     assert_eq!((last.seq, last.r#final), (2, true), "the first frame is not handed out twice");
     assert!(follow.next().await.is_none());
     assert!(connections.load(Ordering::SeqCst) >= 2);
+}
+
+#[tokio::test]
+async fn an_agent_that_takes_every_connection_and_closes_it_is_not_tried_for_ever() {
+    async fn stream(upgrade: WebSocketUpgrade) -> Response {
+        upgrade.on_upgrade(async |socket| drop(socket))
+    }
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    let router = Router::new().route("/api/v1/stream/j", get(stream));
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    let mut follow = patient(&url, Duration::from_millis(300)).follow("j", 1, true);
+    let error = follow.next().await.expect("an error").expect_err("no frame ever came");
+    assert!(matches!(error, Error::Lost { .. }), "{error}");
+    assert!(follow.connections() > 1, "it was tried again for a while");
 }
 
 #[tokio::test]
