@@ -9,8 +9,8 @@ use ipnet::IpNet;
 use secrecy::{ExposeSecret, SecretSlice};
 
 use super::{
-    Config, GateConfig, JobsConfig, LogConfig, OutputConfig, PoolConfig, PullPolicy, Rate, ReadAccess, RunAs,
-    SandboxConfig, ServerConfig, StorageConfig,
+    Config, GateConfig, JobsConfig, LARGEST_RESULT, LogConfig, OutputConfig, PoolConfig, PullPolicy, Rate,
+    ReadAccess, RunAs, SandboxConfig, ServerConfig, StorageConfig,
     controllers::{self, Base},
     faults::Faults,
     file::{self, Contents},
@@ -389,7 +389,7 @@ fn output(mut section: Section<'_>) -> OutputConfig {
     let output = OutputConfig {
         limit: section.bytes("limit", 10 * MIB, KIB..=TIB),
         end_at_limit: section.flag("end_at_limit", false),
-        result_bytes: section.bytes("result_bytes", MIB, 0..=16 * MIB),
+        result_bytes: section.bytes("result_bytes", MIB, 0..=LARGEST_RESULT as u64),
         redact: section.flag("redact", true),
     };
     section.finish();

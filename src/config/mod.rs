@@ -33,6 +33,9 @@ pub use secret::generate_secret;
 /// The example configuration: every key with its default, and what it means.
 pub const EXAMPLE: &str = include_str!("../../examples/agent-config.yaml");
 
+/// `output.result_bytes` at most.
+pub const LARGEST_RESULT: usize = 16 << 20;
+
 /// Everything the agent was told, checked.
 #[derive(Debug, Clone)]
 pub struct Config {

@@ -35,15 +35,20 @@ use crate::{
         extract::{JobId, Parameters, ReadBy},
         service::{FrameText, Frames},
     },
+    config::LARGEST_RESULT,
     metrics::Held,
     wire::{Code, Problem},
 };
 
 /// Clients have nothing to say but pong and close.
 const MAX_MESSAGE: usize = 64 << 10;
-/// One message is written at a time and flushed before the next, so that this bounds nothing but the largest one:
-/// the final frame, which holds the result's text.
-const WRITE_BUFFER: usize = usize::MAX;
+/// Messages of a client from one ping of ours to the next, one of which is its pong. Each ping of a client makes
+/// a pong that waits for room, and a client that floods and does not read must not fill the memory with them.
+const MESSAGES: u32 = 100;
+/// Bytes that may wait to be written. One message is flushed before the next, so that it is as large as the
+/// largest one can be: the final frame with both of the result's texts, each byte of which JSON writes as six at
+/// most, and a mebibyte for all else, pongs included.
+const WRITE_BUFFER: usize = 2 * 6 * LARGEST_RESULT + (1 << 20);
 /// How long the other end has to answer our close.
 const CLOSING: Duration = Duration::from_secs(5);
 /// After the signal to stop: how long the next frame of a stream is waited for.
@@ -106,6 +111,8 @@ enum End {
     Gone,
     /// Nothing has moved for too long.
     Silent,
+    /// The client talks too much.
+    Flood,
 }
 
 async fn follow(socket: WebSocket, frames: Frames, app: &App) {
@@ -119,6 +126,7 @@ async fn follow(socket: WebSocket, frames: Frames, app: &App) {
         End::Complete => (close_code::NORMAL, ""),
         End::Broken => (close_code::ERROR, "the output could not be read"),
         End::Stopping => (close_code::AWAY, "the agent is stopping"),
+        End::Flood => (close_code::POLICY, "too many messages"),
         // The answer to its close leaves while we read on.
         End::Closed => (close_code::NORMAL, ""),
         End::Gone | End::Silent => return,
@@ -181,8 +189,9 @@ async fn send(sink: &mut SplitSink<WebSocket, Message>, mut frames: Frames, app:
     }
 }
 
-/// Takes what comes, for its own sake only, and watches for silence.
+/// Takes what comes, for its own sake only, and watches for silence and for its contrary.
 async fn receive(source: &mut SplitStream<WebSocket>, pace: Pace, alive: &Alive) -> End {
+    let mut talk = Talk::new(pace.ping, Instant::now());
     loop {
         let until = alive.last() + pace.silence;
         tokio::select! {
@@ -195,6 +204,7 @@ async fn receive(source: &mut SplitStream<WebSocket>, pace: Pace, alive: &Alive)
                     return End::Gone;
                 }
                 Some(Ok(Message::Close(_))) => return End::Closed,
+                Some(Ok(_)) if !talk.may(Instant::now()) => return End::Flood,
                 Some(Ok(_)) => alive.note(),
             },
             () = tokio::time::sleep_until(until) => {
@@ -203,6 +213,32 @@ async fn receive(source: &mut SplitStream<WebSocket>, pace: Pace, alive: &Alive)
                 }
             }
         }
+    }
+}
+
+/// A token bucket of [`MESSAGES`], full again after the time of a ping.
+struct Talk {
+    left: f64,
+    per_second: f64,
+    at: Instant,
+}
+
+impl Talk {
+    fn new(ping: Duration, now: Instant) -> Talk {
+        let most = f64::from(MESSAGES);
+        Talk { left: most, per_second: most / ping.as_secs_f64(), at: now }
+    }
+
+    /// Whether one more message is in order.
+    fn may(&mut self, now: Instant) -> bool {
+        let flowed = now.saturating_duration_since(self.at).as_secs_f64() * self.per_second;
+        self.left = (self.left + flowed).min(f64::from(MESSAGES));
+        self.at = now;
+        let may = self.left >= 1.0;
+        if may {
+            self.left -= 1.0;
+        }
+        may
     }
 }
 
@@ -224,5 +260,27 @@ impl Alive {
 
     fn last(&self) -> Instant {
         self.start + Duration::from_millis(self.millis.load(Ordering::Relaxed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_may_talk_as_fast_as_the_bucket_fills() {
+        let start = Instant::now();
+        let mut talk = Talk::new(Duration::from_secs(20), start);
+        for _ in 0..MESSAGES {
+            assert!(talk.may(start));
+        }
+        assert!(!talk.may(start));
+        // Five a second, for ever.
+        for n in 1..1000 {
+            assert!(talk.may(start + Duration::from_millis(201 * n)), "{n}");
+        }
+        let later = start + Duration::from_secs(3600);
+        let taken = (0..1000).filter(|_| talk.may(later)).count();
+        assert_eq!(taken, MESSAGES as usize, "no more than the bucket holds");
     }
 }

@@ -194,6 +194,48 @@ async fn what_a_client_says_is_bounded() {
 }
 
 #[tokio::test]
+async fn a_flood_of_pings_that_reads_nothing_ends_the_stream() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let door = open(config(), CALM);
+    let mut socket = door.tcp().await;
+    let request = "GET /api/v1/stream/quiet HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                   Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    socket.write_all(request.as_bytes()).await.unwrap();
+    until("it reads", || door.metrics.stream_readers.get() == 1).await;
+    // An empty ping, masked with zeros.
+    let pings = [0x89, 0x80, 0, 0, 0, 0].repeat(1000);
+    let flood = async { while socket.write_all(&pings).await.is_ok() {} };
+    let ended = until("the flood ends it", || door.metrics.stream_readers.get() == 0);
+    tokio::select! {
+        () = flood => {}
+        () = ended => {}
+    }
+    until("no reader is left", || door.metrics.stream_readers.get() == 0).await;
+
+    // What is within measure is answered, what is not is told so.
+    let mut talks = stream(&door, "quiet").await;
+    for _ in 0..50 {
+        talks.send(Message::Ping(Vec::new().into())).await.unwrap();
+    }
+    let mut pongs = 0;
+    while pongs < 50 {
+        match tokio::time::timeout(PATIENCE, talks.next()).await.expect("an answer").unwrap().unwrap() {
+            Message::Pong(_) => pongs += 1,
+            Message::Text(_) | Message::Ping(_) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    for _ in 0..100 {
+        // It may be over before the last one.
+        let _ = talks.send(Message::Ping(Vec::new().into())).await;
+    }
+    assert_eq!(to_end(talks).await.1, Some(CloseCode::Policy));
+    let mut rest = Vec::new();
+    let _ = tokio::time::timeout(PATIENCE, socket.read_to_end(&mut rest)).await.expect("it is closed");
+    door.stopped().await;
+}
+
+#[tokio::test]
 async fn a_close_is_answered() {
     let door = open(config(), CALM);
     let mut socket = stream(&door, "quiet").await;
