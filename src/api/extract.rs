@@ -204,3 +204,10 @@ fn invalid(name: &str, rule: &str) -> Problem {
     let shown: String = name.chars().take(64).collect();
     Problem::new(Code::InvalidQuery).details(format!("{shown}: {rule}")).with("parameter", shown)
 }
+        /// More than any endpoint knows: few enough to be compared with each other.
+        const MOST_PARAMETERS: usize = 16;
+        let many = parts.uri.query().is_some_and(|query| query.split('&').count() > MOST_PARAMETERS);
+        if many {
+            return Err(Problem::new(Code::InvalidQuery)
+                .details(format!("A query may have {MOST_PARAMETERS} parameters at most")));
+        }

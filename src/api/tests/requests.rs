@@ -315,6 +315,17 @@ async fn monitors_are_told_what_they_ask() {
     let ready = door.get("/ready").await;
     assert_eq!((ready.status, &ready.json()["problems"][0]), (503, &json!("Docker does not answer")));
     let health = door.get("/health").await;
+#[tokio::test]
+async fn a_query_of_many_parameters_is_not_compared() {
+    let door = door(config());
+    let query: Vec<String> = (0..16).map(|n| format!("p{n}=1")).collect();
+    let answer = door.get(&format!("/api/v1/jobs?{}", query.join("&"))).await;
+    assert_eq!(answer.json()["parameter"], "p0", "as many are looked at");
+    let answer = door.get(&format!("/api/v1/jobs?{}&p0=1", query.join("&"))).await;
+    assert_eq!(answer.refusal(), (400, "INVALID_QUERY".to_owned()));
+    assert!(answer.json()["details"].as_str().unwrap().contains("16 parameters at most"));
+}
+
     assert_eq!((health.status, &health.json()["status"]), (200, &json!("healthy")), "it still serves");
     assert_eq!(door.get("/live").await.status, 200);
 }
