@@ -9,10 +9,12 @@ use arc_swap::ArcSwap;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::service::Jobs;
-use crate::{config::ServerConfig, gate::rates::Rates, metrics::Metrics};
+use crate::{base::budget::Budget, config::ServerConfig, gate::rates::Rates, metrics::Metrics};
 
 /// Addresses whose rates are remembered.
 const ADDRESSES: usize = 65_536;
+/// Bytes of all request bodies together, beyond the small part that each has for itself.
+const BODIES: usize = 32 << 20;
 
 /// The door's state.
 pub struct App {
@@ -22,6 +24,8 @@ pub struct App {
     pub metrics: Arc<Metrics>,
     /// By address.
     pub rates: Rates,
+    /// Memory for request bodies: their senders may have proven nothing.
+    pub bodies: Arc<Budget>,
     /// Whether callers come over TLS.
     pub secure: bool,
     pub pace: Pace,
@@ -64,6 +68,7 @@ impl App {
             config,
             metrics,
             rates: Rates::new(ADDRESSES),
+            bodies: Budget::new(BODIES),
             secure,
             pace,
             streams: TaskTracker::new(),

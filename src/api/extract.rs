@@ -1,7 +1,11 @@
 //! What handlers take out of a request: signed bodies, job ids, readers, queries. Every refusal here is a
 //! [`Problem`], never plain text.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::{
     body::Bytes,
@@ -10,12 +14,20 @@ use axum::{
 };
 use http_body_util::BodyExt;
 
-use super::app::App;
+use super::{app::App, limit::shareholder};
 use crate::{
-    base::clock::Timestamp,
+    base::{
+        budget::{Budget, Held},
+        clock::Timestamp,
+    },
     gate::{ReadRequest, Reader},
     wire::{Code, Problem},
 };
+
+/// Bytes of a body that need no part of the budget: what most submissions have.
+const SMALL: usize = 16 << 10;
+/// Seconds after which memory for a body may be free.
+const TRY_AGAIN: u32 = 5;
 
 /// The bytes of a JSON body exactly as they were sent: what is signed.
 #[derive(Debug)]
@@ -40,7 +52,9 @@ impl FromRequest<Arc<App>> for SignedBody {
             lose(request, max.saturating_mul(4)).await;
             return Err(too_large(max));
         }
-        match tokio::time::timeout(config.body_timeout, read(request, max)).await {
+        let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip());
+        let room = Room { bodies: &app.bodies, address: peer.and_then(|ip| shareholder(&config, ip)) };
+        match tokio::time::timeout(config.body_timeout, read(request, max, &room)).await {
             Ok(body) => body.map(SignedBody),
             Err(_) => Err(Problem::new(Code::RequestTimeout)
                 .details(format!("The body did not arrive within {} s", config.body_timeout.as_secs_f64()))),
@@ -62,22 +76,72 @@ fn too_large(max: usize) -> Problem {
         .with("max", max)
 }
 
-async fn read(request: Request, max: usize) -> Result<Bytes, Problem> {
+/// Where a body's memory comes from.
+struct Room<'a> {
+    bodies: &'a Arc<Budget>,
+    address: Option<IpAddr>,
+}
+
+/// A body, and its part of the budget for as long as anything of it is kept.
+struct Kept {
+    bytes: Vec<u8>,
+    held: Option<Held>,
+}
+
+impl AsRef<[u8]> for Kept {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Kept {
+    /// Room for that many bytes, `max` at most; `false`: the budget has no more.
+    fn make_room(&mut self, bytes: usize, max: usize, room: &Room<'_>) -> bool {
+        if bytes <= self.bytes.capacity() {
+            return true;
+        }
+        // Doubled, as a vector grows by itself, but with the budget's leave.
+        let capacity = bytes.next_power_of_two().clamp(SMALL, max.max(SMALL)).max(bytes);
+        let granted = match &mut self.held {
+            _ if capacity <= SMALL => true,
+            Some(held) => held.try_grow(capacity),
+            none => {
+                *none = room.bodies.try_take(room.address, capacity);
+                none.is_some()
+            }
+        };
+        if granted {
+            self.bytes.reserve_exact(capacity - self.bytes.len());
+        }
+        granted
+    }
+}
+
+/// Collects a body as it comes: memory is taken for what is there, not for what was announced.
+async fn read(request: Request, max: usize, room: &Room<'_>) -> Result<Bytes, Problem> {
     let mut body = request.into_body();
-    let mut bytes = Vec::new();
+    let mut kept = Kept { bytes: Vec::new(), held: None };
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| {
             Problem::new(Code::InvalidJson).details(format!("The body could not be read: {error}"))
         })?;
-        if let Ok(data) = frame.into_data() {
-            if bytes.len() + data.len() > max {
-                lose_body(body, max.saturating_mul(4)).await;
-                return Err(too_large(max));
-            }
-            bytes.extend_from_slice(&data);
+        let Ok(data) = frame.into_data() else { continue };
+        let length = kept.bytes.len() + data.len();
+        if length > max {
+            drop(kept);
+            lose_body(body, max.saturating_mul(4)).await;
+            return Err(too_large(max));
         }
+        if !kept.make_room(length, max, room) {
+            drop(kept);
+            lose_body(body, max).await;
+            return Err(Problem::new(Code::Busy)
+                .details("Too many large requests at once; try again later")
+                .retry_after(TRY_AGAIN));
+        }
+        kept.bytes.extend_from_slice(&data);
     }
-    Ok(bytes.into())
+    Ok(Bytes::from_owner(kept))
 }
 
 /// Reads what comes of a refused body and forgets it, within bounds. A connection that is closed with bytes
@@ -118,7 +182,7 @@ impl FromRequestParts<Arc<App>> for JobId {
 
 /// The address at the other end.
 #[derive(Debug)]
-pub struct Peer(pub std::net::IpAddr);
+pub struct Peer(pub IpAddr);
 
 impl FromRequestParts<Arc<App>> for Peer {
     type Rejection = Problem;
@@ -161,6 +225,13 @@ impl FromRequestParts<Arc<App>> for Parameters {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Parameters, Problem> {
+        /// More than any endpoint knows: few enough to be compared with each other.
+        const MOST_PARAMETERS: usize = 16;
+        let many = parts.uri.query().is_some_and(|query| query.split('&').count() > MOST_PARAMETERS);
+        if many {
+            return Err(Problem::new(Code::InvalidQuery)
+                .details(format!("A query may have {MOST_PARAMETERS} parameters at most")));
+        }
         let query = Query::<Vec<(String, String)>>::from_request_parts(parts, app).await;
         let Query(pairs) =
             query.map_err(|error| Problem::new(Code::InvalidQuery).details(error.body_text()))?;
@@ -204,10 +275,3 @@ fn invalid(name: &str, rule: &str) -> Problem {
     let shown: String = name.chars().take(64).collect();
     Problem::new(Code::InvalidQuery).details(format!("{shown}: {rule}")).with("parameter", shown)
 }
-        /// More than any endpoint knows: few enough to be compared with each other.
-        const MOST_PARAMETERS: usize = 16;
-        let many = parts.uri.query().is_some_and(|query| query.split('&').count() > MOST_PARAMETERS);
-        if many {
-            return Err(Problem::new(Code::InvalidQuery)
-                .details(format!("A query may have {MOST_PARAMETERS} parameters at most")));
-        }

@@ -13,7 +13,10 @@ use axum::{
 };
 
 use super::{app::App, extract::lose};
-use crate::wire::{Code, Problem};
+use crate::{
+    config::ServerConfig,
+    wire::{Code, Problem},
+};
 
 /// What counts as one address: an IPv4 address, or an IPv6 network of 64 bits, of which one customer has
 /// all addresses.
@@ -22,6 +25,14 @@ pub fn one_address(ip: IpAddr) -> IpAddr {
         IpAddr::V6(ip) => IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() & (u128::MAX << 64))),
         v4 @ IpAddr::V4(_) => v4,
     }
+}
+
+/// Who has a share of its own of what all share: the address, or nobody where it is exempt from limits of
+/// one address, for then it may stand for many.
+pub fn shareholder(config: &ServerConfig, ip: IpAddr) -> Option<IpAddr> {
+    let ip = ip.to_canonical();
+    let exempt = config.rate_exempt.iter().any(|network| network.contains(&ip));
+    (!exempt).then(|| one_address(ip))
 }
 
 /// Refuses an address that comes too often, before anything of its request's body is looked at.
@@ -33,10 +44,8 @@ pub async fn by_address(
 ) -> Response {
     let config = app.config.load();
     let ip = peer.ip().to_canonical();
-    if config.rate_exempt.iter().any(|network| network.contains(&ip)) {
-        return next.run(request).await;
-    }
-    match app.rates.take(&one_address(ip).to_string(), config.rate_by_address, Instant::now()) {
+    let Some(address) = shareholder(&config, ip) else { return next.run(request).await };
+    match app.rates.take(&address.to_string(), config.rate_by_address, Instant::now()) {
         Ok(()) => next.run(request).await,
         Err(seconds) => {
             lose(request, config.max_body_bytes).await;

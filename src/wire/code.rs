@@ -76,6 +76,8 @@ codes! {
     QueueFull = "QUEUE_FULL", 429, "Queue is full";
     /// The agent takes no new jobs: it is about to stop.
     Draining = "DRAINING", 503, "Agent is draining";
+    /// Large requests and answers use up the memory that they may have together.
+    Busy = "BUSY", 503, "Agent is busy";
     /// The data folder is nearly full.
     StorageLow = "STORAGE_LOW", 503, "Storage is low";
     /// The database can't be written.

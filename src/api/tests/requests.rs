@@ -18,7 +18,7 @@ use tower::ServiceExt;
 use super::*;
 use crate::{
     api::{app::App, router::router},
-    base::clock::Timestamp,
+    base::{budget::Budget, clock::Timestamp},
     wire::{Code, Status},
 };
 
@@ -29,9 +29,14 @@ struct Asked {
 }
 
 fn door(config: ServerConfig) -> Asked {
+    door_with(config, |_| {})
+}
+
+fn door_with(config: ServerConfig, change: impl FnOnce(&mut App)) -> Asked {
     let (fake, metrics) = (Arc::new(Fake::default()), Metrics::new());
     let config = Arc::new(ArcSwap::from_pointee(config));
-    let app = App::new(fake.clone(), config, metrics.clone(), CALM);
+    let mut app = App::new(fake.clone(), config, metrics.clone(), CALM);
+    change(&mut app);
     Asked { router: router(Arc::new(app)), fake, metrics }
 }
 
@@ -142,6 +147,43 @@ async fn a_body_may_be_as_large_as_configured_and_no_byte_larger() {
     assert_eq!(door.ask(lies).await.status, 413);
     assert_eq!(door.metrics.refusals(Code::BodyTooLarge), 3);
     assert_eq!(door.fake.bodies.lock().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn bodies_that_do_not_end_leave_memory_for_others() {
+    let bodies = Budget::new(4 << 20);
+    let config = ServerConfig { max_body_bytes: 1 << 20, ..config() };
+    let door = Arc::new(door_with(config, |app| app.bodies = bodies.clone()));
+    let unfinished = |peer: &'static str| {
+        let door = door.clone();
+        let chunks = stream::iter((0..600).map(|_| Ok::<_, std::io::Error>(vec![b'x'; 1 << 10])));
+        let body = Body::from_stream(chunks.chain(stream::pending()));
+        tokio::spawn(async move { door.ask_from(peer, submission(body)).await.status })
+    };
+    let peers = ["192.0.2.1:1", "192.0.2.2:1", "192.0.2.3:1", "192.0.2.4:1"];
+    let first = unfinished(peers[0]);
+    until("the first one's bytes are there", || bodies.free() == 3 << 20).await;
+
+    let large = || vec![b'x'; 100 << 10];
+    let more = door.ask_from("192.0.2.1:2", submission(large())).await;
+    assert_eq!(more.refusal(), (503, "BUSY".to_owned()), "its address has its share already");
+    assert_eq!(more.header("retry-after"), "5");
+    assert_eq!(door.ask_from("192.0.2.2:2", submission(large())).await.status, 202);
+    door.fake.bodies.lock().unwrap().clear();
+    let rest: Vec<_> = peers[1..].iter().map(|peer| unfinished(peer)).collect();
+    until("nothing is left", || bodies.free() == 0).await;
+    assert_eq!(door.ask_from("192.0.2.9:1", submission(large())).await.status, 503);
+    let small = door.ask_from("192.0.2.1:3", submission(vec![b'x'; 16 << 10])).await;
+    assert_eq!(small.status, 202, "a small one needs none of it");
+
+    first.abort();
+    for task in rest {
+        task.abort();
+    }
+    door.fake.bodies.lock().unwrap().clear();
+    until("all is given back", || bodies.free() == 4 << 20).await;
+    assert_eq!(door.ask_from("192.0.2.9:1", submission(large())).await.status, 202);
+    assert_eq!(bodies.free(), (4 << 20) - (128 << 10), "as long as the service keeps the bytes");
 }
 
 #[tokio::test(start_paused = true)]
@@ -274,6 +316,17 @@ async fn lists_are_asked_for_exactly_or_not_at_all() {
 }
 
 #[tokio::test]
+async fn a_query_of_many_parameters_is_not_compared() {
+    let door = door(config());
+    let query: Vec<String> = (0..16).map(|n| format!("p{n}=1")).collect();
+    let answer = door.get(&format!("/api/v1/jobs?{}", query.join("&"))).await;
+    assert_eq!(answer.json()["parameter"], "p0", "as many are looked at");
+    let answer = door.get(&format!("/api/v1/jobs?{}&p0=1", query.join("&"))).await;
+    assert_eq!(answer.refusal(), (400, "INVALID_QUERY".to_owned()));
+    assert!(answer.json()["details"].as_str().unwrap().contains("16 parameters at most"));
+}
+
+#[tokio::test]
 async fn output_comes_whole_or_in_ranges() {
     let door = door(config());
     let path = "/api/v1/jobs/job-1/output?stream=stdout";
@@ -315,17 +368,6 @@ async fn monitors_are_told_what_they_ask() {
     let ready = door.get("/ready").await;
     assert_eq!((ready.status, &ready.json()["problems"][0]), (503, &json!("Docker does not answer")));
     let health = door.get("/health").await;
-#[tokio::test]
-async fn a_query_of_many_parameters_is_not_compared() {
-    let door = door(config());
-    let query: Vec<String> = (0..16).map(|n| format!("p{n}=1")).collect();
-    let answer = door.get(&format!("/api/v1/jobs?{}", query.join("&"))).await;
-    assert_eq!(answer.json()["parameter"], "p0", "as many are looked at");
-    let answer = door.get(&format!("/api/v1/jobs?{}&p0=1", query.join("&"))).await;
-    assert_eq!(answer.refusal(), (400, "INVALID_QUERY".to_owned()));
-    assert!(answer.json()["details"].as_str().unwrap().contains("16 parameters at most"));
-}
-
     assert_eq!((health.status, &health.json()["status"]), (200, &json!("healthy")), "it still serves");
     assert_eq!(door.get("/live").await.status, 200);
 }
