@@ -73,12 +73,7 @@ async fn accept(
     let controller: Arc<str> = admitted.controller_id().into();
     let job_id = admitted.payload().job_id.clone();
     if let Err(problem) = place(shared, &admitted) {
-        // A retry of what was accepted is no new job: it is answered whatever the load.
-        if let Some(accepted) = known(shared, &admitted).await? {
-            return Ok(accepted);
-        }
-        record_rejection(shared, &admitted, &problem, peer, now).await;
-        return Err(problem);
+        return turn_away(shared, &admitted, problem, peer, now).await;
     }
 
     let job = new_job(&admitted, peer, now);
@@ -183,19 +178,42 @@ fn place(shared: &Shared, admitted: &Admitted) -> Result<(), Problem> {
     })
 }
 
-/// The answer to a job that was accepted before, if it was.
-async fn known(shared: &Arc<Shared>, admitted: &Admitted) -> Result<Option<Accepted>, Problem> {
-    let (controller, job_id) = (admitted.controller_id().to_owned(), admitted.payload().job_id.clone());
-    let found = shared
+/// Answers a submission for which there is no place, and records that. A retry of what was accepted is no new
+/// job: it is answered whatever the load.
+async fn turn_away(
+    shared: &Arc<Shared>,
+    admitted: &Admitted,
+    problem: Problem,
+    peer: IpAddr,
+    now: Timestamp,
+) -> Result<Accepted, Problem> {
+    let job = new_job(admitted, peer, now);
+    let rejected = new_rejected(new_job(admitted, peer, now));
+    let job_id = job.job_id.clone();
+    let (full, taken) = (problem.clone(), conflict(&job_id));
+    let written = shared
         .store
-        .read(move |db| jobs::find(db, &controller, &job_id))
-        .await
-        .map_err(|error| storage_error(&error))?;
-    let Some(job) = found.filter(|job| job.status() != Status::Rejected) else { return Ok(None) };
-    if job.payload_sha256 != admitted.payload_sha256() {
-        return Err(conflict(&job.job_id));
+        .write(move |tx| {
+            let problem = match jobs::seen(tx, &job)? {
+                Some(Inserted::Duplicate { state, .. }) => return Ok(Ok(state)),
+                Some(Inserted::Conflict) => taken,
+                Some(Inserted::New(_)) | None => full,
+            };
+            jobs::reject(tx, &rejected, problem.code, problem.details.as_deref().unwrap_or_default())?;
+            Ok(Err(problem))
+        })
+        .await;
+    match written {
+        Ok(Ok(state)) => Ok(Accepted { job_id, status: state.status(), duplicate: true }),
+        Ok(Err(problem)) => {
+            tracing::info!(job_id, code = problem.code.as_str(), problem.details, "submission refused");
+            Err(problem)
+        }
+        Err(error) => {
+            tracing::error!(job_id, %error, "a refusal could not be recorded");
+            Err(problem)
+        }
     }
-    Ok(Some(Accepted { status: job.status(), job_id: job.job_id, duplicate: true }))
 }
 
 fn conflict(job_id: &str) -> Problem {
@@ -238,6 +256,23 @@ fn new_job(admitted: &Admitted, peer: IpAddr, now: Timestamp) -> NewJob {
         ttl: payload.ttl,
         peer: peer.to_string(),
         accepted_at: now,
+    }
+}
+
+fn new_rejected(job: NewJob) -> NewRejected {
+    NewRejected {
+        controller_id: job.controller_id,
+        key_id: job.key_id,
+        job_id: job.job_id,
+        payload_sha256: job.payload_sha256,
+        prompt: job.prompt,
+        command: job.command,
+        snapshot: job.snapshot,
+        risk_level: job.risk_level,
+        image: job.image,
+        ttl: job.ttl,
+        peer: job.peer,
+        at: job.accepted_at,
     }
 }
 
@@ -294,21 +329,7 @@ async fn record_rejection(
     peer: IpAddr,
     now: Timestamp,
 ) {
-    let job = new_job(admitted, peer, now);
-    let rejected = NewRejected {
-        controller_id: job.controller_id,
-        key_id: job.key_id,
-        job_id: job.job_id,
-        payload_sha256: job.payload_sha256,
-        prompt: job.prompt,
-        command: job.command,
-        snapshot: job.snapshot,
-        risk_level: job.risk_level,
-        image: job.image,
-        ttl: job.ttl,
-        peer: job.peer,
-        at: now,
-    };
+    let rejected = new_rejected(new_job(admitted, peer, now));
     let (code, details) = (problem.code, problem.details.clone().unwrap_or_default());
     tracing::info!(job_id = rejected.job_id, code = code.as_str(), details, "submission refused");
     let written = shared.store.write(move |tx| jobs::reject(tx, &rejected, code, &details).map(drop)).await;

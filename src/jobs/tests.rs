@@ -345,3 +345,52 @@ async fn a_reload_changes_caps_but_not_what_sandboxes_are_made_of() {
     life.cancel("a").await.unwrap();
     life.ended("a").await;
 }
+
+impl Life {
+    async fn count(&self, of: &'static str) -> i64 {
+        let sql = format!("SELECT count(*) FROM submissions WHERE {of}");
+        self.store.read(move |db| Ok(db.query_row(&sql, [], |row| row.get(0))?)).await.unwrap()
+    }
+}
+
+#[tokio::test]
+async fn who_comes_again_is_known_and_recorded_also_where_nothing_is_taken() {
+    let dir = dir();
+    let life = Life::start(dir.path(), Fake::new(), "").await;
+    let now = Timestamp::now();
+    let body = |id: &str, prompt: &str| {
+        let payload = json!({
+            "job_id": id, "prompt": prompt, "command": "", "argv": ["script", "echo"], "candidate_metadata": null,
+            "plugin_metadata": null, "required_scopes": null, "snapshot_metadata": "", "ttl": now.secs() + 60,
+            "timestamp": now.secs(), "controller_id": "one",
+        });
+        Bytes::from(envelope::sign(payload.to_string().as_bytes(), &SigningKey::hmac(SECRET.as_bytes())))
+    };
+    for id in ["kept", "deleted"] {
+        life.service.submit(body(id, ""), PEER, now).await.unwrap();
+        life.ended(id).await;
+    }
+    life.store
+        .write(|tx| {
+            tx.execute_batch(
+                "INSERT INTO spent (controller_id, job_id, job, payload_sha256, state, reason) \
+                   SELECT controller_id, job_id, row, payload_sha256, state, reason FROM jobs \
+                   WHERE job_id = 'deleted'; \
+                 DELETE FROM jobs WHERE job_id = 'deleted';",
+            )?;
+            Ok(())
+        })
+        .await
+        .unwrap();
+    life.service.drain();
+    for id in ["kept", "deleted"] {
+        let again = life.service.submit(body(id, ""), PEER, now).await.unwrap();
+        assert_eq!((again.status, again.duplicate), (Status::Completed, true), "{id}");
+        let other = life.service.submit(body(id, "other"), PEER, now).await.unwrap_err();
+        assert_eq!(other.code, Code::JobIdConflict, "{id}");
+    }
+    assert_eq!(life.service.submit(body("new", ""), PEER, now).await.unwrap_err().code, Code::Draining);
+    assert_eq!(life.count("outcome = 'duplicate'").await, 2);
+    assert_eq!(life.count("outcome = 'refused' AND code = 'JOB_ID_CONFLICT'").await, 2);
+    assert_eq!(life.count("outcome = 'refused' AND code = 'DRAINING'").await, 1);
+}

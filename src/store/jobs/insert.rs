@@ -97,24 +97,8 @@ pub enum Inserted {
 /// # Errors
 /// Those of the database.
 pub fn insert(tx: &Tx<'_>, job: &NewJob) -> Result<Inserted, StoreError> {
-    let submission = |outcome, row| Submission {
-        at: job.accepted_at,
-        peer: &job.peer,
-        controller_id: Some(&job.controller_id),
-        verified: true,
-        job_id: Some(&job.job_id),
-        outcome,
-        code: None,
-        details: None,
-        payload_sha256: Some(&job.payload_sha256),
-        job: Some(row),
-    };
-    if let Some((row, sha256, state, reason)) = accepted(tx, &job.controller_id, &job.job_id)? {
-        if sha256 != job.payload_sha256 {
-            return Ok(Inserted::Conflict);
-        }
-        submissions::record(tx, &submission(Outcome::Duplicate, row))?;
-        return Ok(Inserted::Duplicate { row, state, reason });
+    if let Some(seen) = seen(tx, job)? {
+        return Ok(seen);
     }
     let network = match job.network {
         Network::None => "none",
@@ -140,7 +124,7 @@ pub fn insert(tx: &Tx<'_>, job: &NewJob) -> Result<Inserted, StoreError> {
     let row = tx.last_insert_rowid();
     texts(tx, row, &job.prompt, &job.command, &job.snapshot)?;
     tx.prepare_cached("INSERT INTO payloads (row, raw) VALUES (?, ?)")?.execute(params![row, job.payload])?;
-    submissions::record(tx, &submission(Outcome::Accepted, row))?;
+    submissions::record(tx, &submission(job, Outcome::Accepted, row))?;
     let submitted = Submitted {
         job: row,
         controller_id: &job.controller_id,
@@ -156,6 +140,37 @@ pub fn insert(tx: &Tx<'_>, job: &NewJob) -> Result<Inserted, StoreError> {
     let event = Event::Accepted { submitted, limits: &job.limits, network, ttl: job.ttl };
     audit::append(tx, job.accepted_at, &event)?;
     Ok(Inserted::New(row))
+}
+
+/// What [`insert`] would find, without queueing a new job (`None`): for one that has no place. A duplicate is
+/// recorded.
+///
+/// # Errors
+/// Those of the database.
+pub fn seen(tx: &Tx<'_>, job: &NewJob) -> Result<Option<Inserted>, StoreError> {
+    let Some((row, sha256, state, reason)) = accepted(tx, &job.controller_id, &job.job_id)? else {
+        return Ok(None);
+    };
+    if sha256 != job.payload_sha256 {
+        return Ok(Some(Inserted::Conflict));
+    }
+    submissions::record(tx, &submission(job, Outcome::Duplicate, row))?;
+    Ok(Some(Inserted::Duplicate { row, state, reason }))
+}
+
+fn submission(job: &NewJob, outcome: Outcome, row: i64) -> Submission<'_> {
+    Submission {
+        at: job.accepted_at,
+        peer: &job.peer,
+        controller_id: Some(&job.controller_id),
+        verified: true,
+        job_id: Some(&job.job_id),
+        outcome,
+        code: None,
+        details: None,
+        payload_sha256: Some(&job.payload_sha256),
+        job: Some(row),
+    }
 }
 
 /// Records a job that was refused, and answers its row number. It takes no job id: an accepted job of

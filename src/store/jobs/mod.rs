@@ -28,7 +28,7 @@ use crate::{
 };
 
 pub use end::{Cancel, CancelWhy, End};
-pub use insert::{Inserted, NewJob, NewRejected, insert, reject};
+pub use insert::{Inserted, NewJob, NewRejected, insert, reject, seen};
 pub use list::{Cursor, ListFilter, list};
 pub use query::{counts, find, find_by_job_id, get, payload, queued, uncleaned, unfinished};
 pub use steps::{Starting, cancel_requested, cleaned, container, finish, image, requeue, running, starting};
