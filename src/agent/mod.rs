@@ -307,6 +307,7 @@ impl Agent {
         while tasks.ended().await.is_some() {}
         ground.cancel();
         while below.ended().await.is_some() {}
+        service.settle().await;
         let stopped = json!({"early_end": failed, "running": service.counts().running});
         note(&store, "agent.stopped", stopped).await;
         if let Err(error) = store.close().await {

@@ -121,6 +121,9 @@ pub enum Event<'a> {
     /// Rows of the table of submissions were deleted.
     #[serde(rename = "retention.submissions")]
     SubmissionsDeleted { before: i64, submissions: u64 },
+    /// Rows of the table of submissions whose MAC had not held: there were too many.
+    #[serde(rename = "retention.unverified")]
+    UnverifiedDeleted { before: i64, submissions: u64 },
     /// What the agent itself did: `agent.started`, `agent.stopped`, `agent.reloaded`, ...
     #[serde(untagged)]
     Agent { kind: &'a str, details: &'a Value },
@@ -142,6 +145,7 @@ impl Event<'_> {
             Event::Purged { .. }
             | Event::Deleted { .. }
             | Event::SubmissionsDeleted { .. }
+            | Event::UnverifiedDeleted { .. }
             | Event::Agent { .. } => None,
         }
     }

@@ -17,6 +17,7 @@ pub mod ending;
 mod query;
 pub mod queue;
 mod recover;
+mod refusals;
 mod runner;
 mod service;
 mod shared;
@@ -131,6 +132,11 @@ impl Service {
     /// `UNAUTHENTICATED` and such: see [`Gate::reader`].
     pub fn reader(&self, request: &ReadRequest, now: Timestamp) -> Result<Reader, Problem> {
         self.shared.gate.load().reader(request, now)
+    }
+
+    /// Writes what waits to be written with the next sweep: for the end, when the door is closed.
+    pub async fn settle(&self) {
+        refusals::write(&self.shared).await;
     }
 
     /// How a job stands.

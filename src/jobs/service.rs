@@ -303,15 +303,21 @@ async fn refuse(shared: &Arc<Shared>, refused: Refused, peer: IpAddr, now: Times
             shared.store.write(move |tx| jobs::reject(tx, &rejected, code, &details).map(drop)).await
         }
         claims => {
+            let verified = claims.is_some();
             let refusal = Refusal {
                 at: now,
                 peer: peer.to_string(),
-                verified: claims.is_some(),
+                verified,
                 controller_id: claims.as_ref().map(|claims| claims.controller_id.clone()),
                 job_id: None,
-                details: Some(redact::redact_str::<String>(&[], &details)),
+                details: Some(submissions::cut(&redact::redact_str::<String>(&[], &details), verified)),
                 payload_sha256: claims.map(|claims| claims.payload_sha256),
             };
+            if !verified {
+                // Anybody can send one: no commit of its own.
+                shared.refusals.push(refusal, code);
+                return problem;
+            }
             shared.store.write(move |tx| submissions::refused(tx, &refusal, code)).await
         }
     };

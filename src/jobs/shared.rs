@@ -9,7 +9,7 @@ use std::{
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::{Notify, watch};
 
-use super::queue::Queue;
+use super::{queue::Queue, refusals::Refusals};
 use crate::{
     config::{Config, JobsConfig, OutputConfig, SandboxConfig, StorageConfig},
     gate::{Gate, rates::Rates},
@@ -65,6 +65,7 @@ pub(super) struct Shared {
     pub record_problem: ArcSwapOption<String>,
     /// Tells the dispatcher that a job was queued or a place became free.
     pub wake: Notify,
+    pub refusals: Refusals,
     queue: Mutex<Queue>,
     live: Mutex<HashMap<i64, Live>>,
 }
@@ -97,6 +98,7 @@ impl Shared {
             storage_low: AtomicBool::new(false),
             record_problem: ArcSwapOption::empty(),
             wake: Notify::new(),
+            refusals: Refusals::default(),
             queue: Mutex::default(),
             live: Mutex::default(),
         }

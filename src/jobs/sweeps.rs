@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     conclude::{self, Ended},
-    runner,
+    refusals, runner,
     shared::Shared,
 };
 use crate::{
@@ -28,6 +28,11 @@ const RECONCILE: Duration = Duration::from_secs(30);
 const RETENTION: Duration = Duration::from_secs(60);
 /// Rows changed in one transaction by a sweep, so that it holds up nobody.
 const BATCH: u32 = 200;
+/// Refusals of what nobody has signed that are kept, the newest: anybody can send them, and they must not fill
+/// the disk.
+const UNVERIFIED: u64 = 100_000;
+/// Those deleted in one transaction; each such is an entry of the audit log, which a flood must not fill either.
+const UNVERIFIED_BATCH: u32 = 5000;
 
 /// The loop; ends with the token.
 pub(super) async fn run(shared: Arc<Shared>, stop: CancellationToken) {
@@ -41,6 +46,7 @@ pub(super) async fn run(shared: Arc<Shared>, stop: CancellationToken) {
             () = tokio::time::sleep(EXPIRY) => {}
         }
         expire_once(&shared, Timestamp::now()).await;
+        refusals::write(&shared).await;
         if last_storage.elapsed() >= STORAGE {
             last_storage = Instant::now();
             storage_once(&shared).await;
@@ -212,6 +218,20 @@ pub(super) async fn retention_once(shared: &Arc<Shared>, now: Timestamp) {
                     tracing::error!(%error, "retention could not remove records that are too old");
                     return;
                 }
+            }
+        }
+    }
+    loop {
+        let capped = shared
+            .store
+            .write(move |tx| retention::cap_unverified(tx, UNVERIFIED, UNVERIFIED_BATCH, now))
+            .await;
+        match capped {
+            Ok(deleted) if deleted < u64::from(UNVERIFIED_BATCH) => break,
+            Ok(_) => {}
+            Err(error) => {
+                tracing::error!(%error, "retention could not remove refusals beyond their number");
+                return;
             }
         }
     }

@@ -354,6 +354,29 @@ impl Life {
 }
 
 #[tokio::test]
+async fn refusals_of_what_nobody_signed_are_written_together() {
+    let dir = dir();
+    let life = Life::start(dir.path(), Fake::new(), "").await;
+    let before = life.store.commits();
+    for _ in 0..500 {
+        let refused = life.service.submit(Bytes::from_static(b"{"), PEER, Timestamp::now()).await;
+        assert_eq!(refused.unwrap_err().code, Code::InvalidJson);
+    }
+    let end = tokio::time::Instant::now() + PATIENCE;
+    while life.count("verified = 0 AND code = 'INVALID_JSON'").await < 500 {
+        assert!(tokio::time::Instant::now() < end, "they are never written");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let commits = life.store.commits() - before;
+    assert!(commits < 100, "{commits} commits for 500 refusals");
+    // What waits at the end is written, too.
+    life.stop.cancel();
+    life.service.submit(Bytes::from_static(b"{"), PEER, Timestamp::now()).await.unwrap_err();
+    life.service.settle().await;
+    assert_eq!(life.count("verified = 0").await, 501);
+}
+
+#[tokio::test]
 async fn who_comes_again_is_known_and_recorded_also_where_nothing_is_taken() {
     let dir = dir();
     let life = Life::start(dir.path(), Fake::new(), "").await;

@@ -6,7 +6,7 @@ use rusqlite::params;
 use crate::{
     audit::Event,
     base::clock::Timestamp,
-    store::{StoreError, Tx, audit},
+    store::{StoreError, Tx, audit, int},
 };
 
 /// Removes prompt, command, snapshot and output text of up to `limit` jobs that ended before a moment,
@@ -91,6 +91,29 @@ pub fn delete_submissions(
     if deleted > 0 {
         audit::append(tx, now, &Event::SubmissionsDeleted { before: before.0, submissions: deleted })?;
     }
+    Ok(deleted)
+}
+
+/// Deletes up to `limit` of the oldest rows of the table of submissions whose MAC did not hold, beyond the newest
+/// `keep`, and answers how many: anybody can send those.
+///
+/// # Errors
+/// See [`purge`].
+pub fn cap_unverified(tx: &Tx<'_>, keep: u64, limit: u32, now: Timestamp) -> Result<u64, StoreError> {
+    let last: Option<i64> = tx
+        .prepare_cached(
+            "SELECT max(id) FROM (SELECT id FROM submissions WHERE verified = 0 AND id <= \
+               (SELECT id FROM submissions WHERE verified = 0 ORDER BY id DESC LIMIT 1 OFFSET ?) \
+             ORDER BY id LIMIT ?)",
+        )?
+        .query_row(params![int(keep), limit], |row| row.get(0))?;
+    let Some(last) = last else { return Ok(0) };
+    let at: i64 = tx
+        .prepare_cached("SELECT max(at) FROM submissions WHERE verified = 0 AND id <= ?")?
+        .query_row([last], |row| row.get(0))?;
+    let deleted =
+        tx.prepare_cached("DELETE FROM submissions WHERE verified = 0 AND id <= ?")?.execute([last])? as u64;
+    audit::append(tx, now, &Event::UnverifiedDeleted { before: at.saturating_add(1), submissions: deleted })?;
     Ok(deleted)
 }
 

@@ -9,8 +9,10 @@ use super::StoreError;
 pub(super) const APPLICATION_ID: i64 = 0x5143_4d44;
 
 /// Name and statements of every version, in order.
-pub(super) const STEPS: &[(&str, &str)] =
-    &[("0001_initial.sql", include_str!("../../migrations/0001_initial.sql"))];
+pub(super) const STEPS: &[(&str, &str)] = &[
+    ("0001_initial.sql", include_str!("../../migrations/0001_initial.sql")),
+    ("0002_unverified.sql", include_str!("../../migrations/0002_unverified.sql")),
+];
 
 /// The version that this program writes.
 pub(super) fn latest() -> i64 {

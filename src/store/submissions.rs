@@ -12,6 +12,8 @@ use crate::{
 const LONGEST_NAME: usize = 128;
 /// Longest sentence that is kept, in characters.
 const LONGEST_DETAILS: usize = 1024;
+/// The same where the MAC did not hold.
+const LONGEST_UNVERIFIED: usize = 256;
 
 /// A submission that was refused before its MAC held, or without being one. One whose MAC held is
 /// recorded by [`super::jobs::reject`].
@@ -53,6 +55,11 @@ pub fn refused(tx: &Tx<'_>, refusal: &Refusal, code: Code) -> Result<(), StoreEr
     )
 }
 
+/// As much of a sentence as is kept.
+pub fn cut(details: &str, verified: bool) -> String {
+    details.chars().take(if verified { LONGEST_DETAILS } else { LONGEST_UNVERIFIED }).collect()
+}
+
 pub(super) enum Outcome {
     Accepted,
     Duplicate,
@@ -78,8 +85,7 @@ pub(super) fn record(tx: &Tx<'_>, submission: &Submission<'_>) -> Result<(), Sto
         Outcome::Duplicate => "duplicate",
         Outcome::Refused => "refused",
     };
-    let cut =
-        |text: Option<&str>, longest: usize| text.map(|text| text.chars().take(longest).collect::<String>());
+    let name = |text: Option<&str>| text.map(|text| text.chars().take(LONGEST_NAME).collect::<String>());
     tx.prepare_cached(
         "INSERT INTO submissions (at, peer, controller_id, verified, job_id, outcome, code, details, \
          payload_sha256, job) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -87,12 +93,12 @@ pub(super) fn record(tx: &Tx<'_>, submission: &Submission<'_>) -> Result<(), Sto
     .execute(params![
         submission.at.0,
         submission.peer,
-        cut(submission.controller_id, LONGEST_NAME),
+        name(submission.controller_id),
         submission.verified,
-        cut(submission.job_id, LONGEST_NAME),
+        name(submission.job_id),
         outcome,
         submission.code.map(Code::as_str),
-        cut(submission.details, LONGEST_DETAILS),
+        submission.details.map(|details| cut(details, submission.verified)),
         submission.payload_sha256,
         submission.job,
     ])?;

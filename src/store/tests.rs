@@ -507,6 +507,56 @@ fn two_agents_do_not_share_a_database() {
 }
 
 #[tokio::test]
+async fn the_oldest_unverified_refusals_go_and_are_counted() {
+    let (_folder, store) = store();
+    let refusal = |at: i64, verified: bool| submissions::Refusal {
+        at: Timestamp(at),
+        verified,
+        ..submissions::Refusal::default()
+    };
+    store
+        .write(move |tx| {
+            (1..=5).try_for_each(|n| {
+                submissions::refused(tx, &refusal(10 * n, false), Code::InvalidSignature)?;
+                submissions::refused(tx, &refusal(10 * n + 1, true), Code::JobExpired)
+            })
+        })
+        .await
+        .unwrap();
+    let deleted = store
+        .write(|tx| {
+            let mut deleted = Vec::new();
+            for keep in [9, 5, 2, 2, 2] {
+                deleted.push(retention::cap_unverified(tx, keep, 2, Timestamp(99))?);
+            }
+            Ok(deleted)
+        })
+        .await
+        .unwrap();
+    assert_eq!(deleted, [0, 0, 2, 1, 0]);
+    let (left, entries) = store
+        .read(|conn| {
+            let column = |sql: &str| -> Result<Vec<String>, StoreError> {
+                let mut statement = conn.prepare(sql)?;
+                Ok(statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?)
+            };
+            Ok((
+                column("SELECT CAST(at AS TEXT) FROM submissions ORDER BY id")?,
+                column("SELECT CAST(entry AS TEXT) FROM audit ORDER BY number")?,
+            ))
+        })
+        .await
+        .unwrap();
+    assert_eq!(left, ["11", "21", "31", "40", "41", "50", "51"]);
+    assert_eq!(entries.len(), 2, "{entries:?}");
+    assert!(
+        entries[0].contains(r#""before":21"#) && entries[0].contains(r#""submissions":2"#),
+        "{entries:?}"
+    );
+    assert!(entries[1].contains(r#""kind":"retention.unverified""#), "{entries:?}");
+}
+
+#[tokio::test]
 async fn a_database_of_version_1_opens_with_its_jobs() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("audit.db");
@@ -540,5 +590,11 @@ fn released_migrations_are_not_edited_and_none_is_forgotten() {
     // A hash that differs means an edited migration: add a new file instead.
     let hashes: Vec<String> =
         schema::STEPS.iter().map(|(_, sql)| hex::encode(Sha256::digest(sql.as_bytes()))).collect();
-    assert_eq!(hashes, ["7742558408507bce8b6e10c9db3b956547e118543bd60af5ae5405e97c78858d"]);
+    assert_eq!(
+        hashes,
+        [
+            "7742558408507bce8b6e10c9db3b956547e118543bd60af5ae5405e97c78858d",
+            "73f1f399493208cf91d00b0ccb6d37a7264ef209a514980c34ada6875961be1f",
+        ]
+    );
 }
