@@ -141,7 +141,7 @@ pub(super) async fn reconcile_once(shared: &Arc<Shared>) {
         }
     };
     let (unfinished, uncleaned) =
-        match shared.store.read(|db| Ok((jobs::unfinished(db)?, jobs::uncleaned(db)?))).await {
+        match shared.store.read(|db| Ok((jobs::holders(db)?, jobs::uncleaned(db)?))).await {
             Ok(rows) => rows,
             Err(error) => {
                 tracing::error!(%error, "the database could not be compared with the containers");

@@ -73,8 +73,7 @@ async fn prepare(fresh: &Path, last_row: i64, now: Timestamp) -> Result<usize, S
     let store = Store::open(fresh)?;
     let lost = store
         .write(move |tx| {
-            let mut rows: Vec<i64> = jobs::unfinished(tx)?.into_iter().map(|job| job.row).collect();
-            rows.extend(jobs::queued(tx, 0, u32::MAX)?.into_iter().map(|job| job.row));
+            let rows = jobs::unfinished_rows(tx)?;
             for row in &rows {
                 let why = "the record was restored from a backup that was made before the job's end; what became of it \
                            is not known, and it is not run again";

@@ -180,7 +180,10 @@ async fn a_closure_that_fails_or_panics_hurts_nobody_else() {
     assert_eq!(bad, Err(StoreError::Internal("mine".to_owned())));
     assert!(matches!(panics, Err(StoreError::Internal(_))), "{panics:?}");
     let names: Vec<String> = store
-        .read(|conn| Ok(jobs::queued(conn, 0, 10)?.into_iter().map(|job| job.job_id).collect()))
+        .read(|conn| {
+            let rows = jobs::unfinished_rows(conn)?;
+            rows.into_iter().map(|row| Ok(jobs::get(conn, row)?.unwrap().job_id)).collect()
+        })
         .await
         .unwrap();
     assert_eq!(names, ["1", "4"]);
@@ -573,7 +576,8 @@ async fn a_database_of_version_1_opens_with_its_jobs() {
     drop(conn);
     let store = Store::open(&path).unwrap();
     let waiting = store.read(|conn| jobs::queued(conn, 0, 9)).await.unwrap();
-    assert_eq!(waiting[0].job_id, "old");
+    assert_eq!((waiting[0].controller_id.as_str(), waiting[0].ttl), ("alice", 2));
+    assert!(store.read(|conn| jobs::find(conn, "alice", "old")).await.unwrap().is_some());
     assert_eq!(store.read(schema::version).await.unwrap(), schema::latest());
 }
 

@@ -114,7 +114,7 @@ pub fn sandboxes(path: &Path, json: bool, remove: bool) -> Result<String, AgentE
 
 /// Joins containers and record.
 fn judge(db: &Connection, found: Vec<Found>, alive: bool) -> Result<Vec<Listed>, StoreError> {
-    let mut known = jobs::unfinished(db)?;
+    let mut known = jobs::holders(db)?;
     known.extend(jobs::uncleaned(db)?);
     found
         .into_iter()
@@ -124,7 +124,7 @@ fn judge(db: &Connection, found: Vec<Found>, alive: bool) -> Result<Vec<Listed>,
                 Some(job) => Some(job.clone()),
                 // One that was made for a job and never got it, or whose job was cleaned long ago.
                 None => match container.labels.get(LABEL_ROW).and_then(|row| row.parse().ok()) {
-                    Some(row) => jobs::get(db, row)?,
+                    Some(row) => jobs::holder(db, row)?,
                     None => None,
                 },
             };
@@ -133,7 +133,7 @@ fn judge(db: &Connection, found: Vec<Found>, alive: bool) -> Result<Vec<Listed>,
         .collect()
 }
 
-fn listed(container: Found, job: Option<jobs::Job>, alive: bool) -> Listed {
+fn listed(container: Found, job: Option<jobs::Holder>, alive: bool) -> Listed {
     let unfinished = job.as_ref().is_some_and(|job| !job.state.is_final());
     let verdict =
         match &job {

@@ -89,6 +89,8 @@ async fn reads_and_inserts_cost_the_same_with_fifty_times_the_history() {
                     .collect();
                 cost.push(("queued".into(), steps(conn, |conn| queued(conn, 0, 10).map(drop))));
                 cost.push(("unfinished".into(), steps(conn, |conn| unfinished(conn).map(drop))));
+                cost.push(("holders".into(), steps(conn, |conn| holders(conn).map(drop))));
+                cost.push(("rows".into(), steps(conn, |conn| unfinished_rows(conn).map(drop))));
                 cost.push(("uncleaned".into(), steps(conn, |conn| uncleaned(conn).map(drop))));
                 cost.push(("find".into(), steps(conn, |conn| find(conn, "common", "job-50").map(drop))));
                 cost.push(("no job".into(), steps(conn, |conn| find(conn, "common", "x").map(drop))));
@@ -114,6 +116,24 @@ async fn reads_and_inserts_cost_the_same_with_fifty_times_the_history() {
     for ((name, small), (_, big)) in costs[0].iter().zip(&costs[1]) {
         assert!(*big <= small * 2 + 100, "{name}: {small} steps became {big}");
     }
+}
+
+/// What start-up and the sweeps hold of thousands of jobs must not have the jobs' texts in it, which may be a MiB each.
+#[tokio::test]
+async fn what_looks_at_many_jobs_reads_no_texts() {
+    let (_folder, store) = filled(200).await;
+    store
+        .write(|tx| {
+            tx.execute_batch("DROP VIEW runs; DROP TABLE texts; DROP TABLE outputs; DROP TABLE payloads")?;
+            assert!(get(tx, 1).is_err(), "a whole job can't be read any more");
+            assert_eq!(queued(tx, 0, 100)?.len(), 20);
+            assert_eq!(unfinished_rows(tx)?.len(), 20);
+            assert_eq!((holders(tx)?.len(), uncleaned(tx)?.len()), (0, 0));
+            assert!(holder(tx, 1)?.is_some());
+            Ok(())
+        })
+        .await
+        .unwrap();
 }
 
 #[tokio::test]

@@ -30,7 +30,10 @@ use crate::{
 pub use end::{Cancel, CancelWhy, End};
 pub use insert::{Inserted, NewJob, NewRejected, insert, reject, seen};
 pub use list::{Cursor, ListFilter, list};
-pub use query::{counts, find, find_by_job_id, get, payload, queued, uncleaned, unfinished};
+pub use query::{
+    Holder, Queued, counts, find, find_by_job_id, get, holder, holders, payload, queued, uncleaned,
+    unfinished, unfinished_rows,
+};
 pub use steps::{Starting, cancel_requested, cleaned, container, finish, image, requeue, running, starting};
 
 /// Where a job stands.

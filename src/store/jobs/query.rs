@@ -1,9 +1,9 @@
 //! Reads of single jobs, and the small sets that start-up and the sweeps look for.
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{Job, SELECT, State};
-use crate::store::StoreError;
+use crate::{base::clock::Timestamp, store::StoreError};
 
 /// One job.
 ///
@@ -65,18 +65,45 @@ pub fn payload(conn: &Connection, row: i64) -> Result<Option<Vec<u8>>, StoreErro
         .optional()?)
 }
 
+/// What the queue needs to know of a job that waits; its texts stay on the disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Queued {
+    pub row: i64,
+    pub controller_id: String,
+    /// Unix seconds: it must start by then.
+    pub ttl: i64,
+    pub accepted_at: Timestamp,
+}
+
 /// Jobs that wait, in the order they came, after a row number (0 for the first page).
 ///
 /// # Errors
 /// See [`get`].
-pub fn queued(conn: &Connection, after_row: i64, limit: u32) -> Result<Vec<Job>, StoreError> {
+pub fn queued(conn: &Connection, after_row: i64, limit: u32) -> Result<Vec<Queued>, StoreError> {
     // The first term names the partial index, the second the value in it.
-    all(
-        conn,
-        "WHERE jobs.state IN ('queued', 'starting', 'running') AND jobs.state = 'queued' AND jobs.row > ? \
-         ORDER BY jobs.row LIMIT ?",
-        params![after_row, limit],
-    )
+    let mut statement = conn.prepare_cached(
+        "SELECT row, controller_id, ttl, accepted_at FROM jobs \
+         WHERE state IN ('queued', 'starting', 'running') AND state = 'queued' AND row > ? ORDER BY row LIMIT ?",
+    )?;
+    let read = |row: &Row<'_>| {
+        Ok(Queued {
+            row: row.get(0)?,
+            controller_id: row.get(1)?,
+            ttl: row.get(2)?,
+            accepted_at: Timestamp(row.get(3)?),
+        })
+    };
+    Ok(statement.query_map(params![after_row, limit], read)?.collect::<Result<_, _>>()?)
+}
+
+/// The rows of all jobs that have not ended, in no order.
+///
+/// # Errors
+/// See [`get`].
+pub fn unfinished_rows(conn: &Connection) -> Result<Vec<i64>, StoreError> {
+    let mut statement =
+        conn.prepare_cached("SELECT row FROM jobs WHERE state IN ('queued', 'starting', 'running')")?;
+    Ok(statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?)
 }
 
 /// Jobs that a sandbox may know: starting or running, oldest first.
@@ -92,15 +119,44 @@ pub fn unfinished(conn: &Connection) -> Result<Vec<Job>, StoreError> {
     )
 }
 
+/// A job as the keeper of a container; its texts stay on the disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    pub row: i64,
+    pub job_id: String,
+    pub state: State,
+    pub container_id: Option<String>,
+}
+
+/// One job as the keeper of a container.
+///
+/// # Errors
+/// See [`get`].
+pub fn holder(conn: &Connection, row: i64) -> Result<Option<Holder>, StoreError> {
+    Ok(keepers(conn, "WHERE row = ?", params![row])?.pop())
+}
+
+/// The jobs of [`unfinished`], as keepers of their containers.
+///
+/// # Errors
+/// See [`get`].
+pub fn holders(conn: &Connection) -> Result<Vec<Holder>, StoreError> {
+    keepers(
+        conn,
+        "WHERE state IN ('queued', 'starting', 'running') AND state IN ('starting', 'running') ORDER BY row",
+        params![],
+    )
+}
+
 /// Ended jobs whose container may be left, oldest first, 1,000 at most.
 ///
 /// # Errors
 /// See [`get`].
-pub fn uncleaned(conn: &Connection) -> Result<Vec<Job>, StoreError> {
-    all(
+pub fn uncleaned(conn: &Connection) -> Result<Vec<Holder>, StoreError> {
+    keepers(
         conn,
-        "WHERE jobs.container_name IS NOT NULL AND jobs.cleaned_at IS NULL \
-         AND +jobs.state IN ('completed', 'failed') ORDER BY jobs.row LIMIT 1000",
+        "WHERE container_name IS NOT NULL AND cleaned_at IS NULL AND +state IN ('completed', 'failed') \
+         ORDER BY row LIMIT 1000",
         params![],
     )
 }
@@ -138,4 +194,17 @@ fn all(conn: &Connection, rest: &str, params: &[&dyn rusqlite::ToSql]) -> Result
     let mut statement = conn.prepare_cached(&format!("{SELECT}{rest}"))?;
     let jobs = statement.query_map(params, Job::from_row)?.collect::<Result<Vec<_>, _>>()?;
     Ok(jobs)
+}
+
+fn keepers(
+    conn: &Connection,
+    rest: &str,
+    params: &[&dyn rusqlite::ToSql],
+) -> Result<Vec<Holder>, StoreError> {
+    let mut statement =
+        conn.prepare_cached(&format!("SELECT row, job_id, state, container_id FROM jobs {rest}"))?;
+    let read = |row: &Row<'_>| {
+        Ok(Holder { row: row.get(0)?, job_id: row.get(1)?, state: row.get(2)?, container_id: row.get(3)? })
+    };
+    Ok(statement.query_map(params, read)?.collect::<Result<_, _>>()?)
 }

@@ -95,11 +95,13 @@ pub(in crate::store) fn store() -> (tempfile::TempDir, Store) {
 async fn a_job_goes_through_its_life_and_every_step_is_in_the_log() {
     let (_folder, store) = store();
     let row = store.write(|tx| accept(tx, &new_job("alice", "j1"))).await.unwrap();
-    let queued_jobs = store.read(|conn| queued(conn, 0, 10)).await.unwrap();
-    assert_eq!(queued_jobs.len(), 1);
-    assert_eq!(queued_jobs[0].limits, json!({"cpu": 0.5, "memory": 1024}));
-    assert_eq!(queued_jobs[0].status(), Status::Pending);
-    assert_eq!(queued_jobs[0].to_result(), None);
+    let waiting = store.read(|conn| queued(conn, 0, 10)).await.unwrap();
+    assert_eq!(waiting.iter().map(|job| job.row).collect::<Vec<_>>(), [row]);
+    let job = store.read(move |conn| get(conn, row)).await.unwrap().unwrap();
+    assert_eq!(job.limits, json!({"cpu": 0.5, "memory": 1024}));
+    assert_eq!((waiting[0].ttl, waiting[0].accepted_at), (job.ttl, job.accepted_at));
+    assert_eq!(job.status(), Status::Pending);
+    assert_eq!(job.to_result(), None);
 
     store.write(move |tx| starting(tx, row, &start(1))).await.unwrap();
     store.write(move |tx| container(tx, row, "c0ffee", at(1))).await.unwrap();
@@ -108,6 +110,9 @@ async fn a_job_goes_through_its_life_and_every_step_is_in_the_log() {
     assert_eq!(alive.len(), 1);
     assert_eq!(alive[0].state, State::Running);
     assert_eq!(alive[0].deadline_at, Some(at(60)));
+    let held = store.read(holders).await.unwrap();
+    assert_eq!((held[0].row, held[0].container_id.as_deref()), (row, Some("c0ffee")));
+    assert_eq!(store.read(move |conn| holder(conn, row)).await.unwrap().as_ref(), held.first());
 
     let receipt =
         store.write(move |tx| finish(tx, row, &[State::Running], &end(Reason::Exited))).await.unwrap();
