@@ -11,6 +11,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rusqlite::{Connection, OpenFlags};
+
 use super::{
     Lock, Store, StoreError, Verified,
     backup::verify,
@@ -63,6 +65,7 @@ pub async fn restore(
             return Err(named(error, from));
         }
     };
+    settle(database);
     let kept = exchange(&fresh, database, now).map_err(|error| failed(database, &error))?;
     remove_all(&fresh).map_err(|error| failed(&fresh, &error))?;
     Ok(Restored { verified, kept, lost })
@@ -93,25 +96,50 @@ async fn prepare(fresh: &Path, last_row: i64, now: Timestamp) -> Result<usize, S
     Ok(lost)
 }
 
-/// The old file gets a second name, then the new one its first: there is a database at any moment.
+/// The old file gets a second name, then the new one its first: there is a database at any moment. What may fail comes
+/// before anything is moved.
 fn exchange(fresh: &Path, database: &Path, now: Timestamp) -> io::Result<Option<PathBuf>> {
     let kept = beside(database, &format!(".before-restore-{}", now.secs()));
     let there = database.exists();
-    // Its log belongs to the old one: SQLite must not apply it to the new.
+    if there {
+        let owner = fs::metadata(database)?;
+        std::os::unix::fs::chown(fresh, Some(owner.uid()), Some(owner.gid()))?;
+        fs::hard_link(database, &kept)?;
+    }
+    // A log that could not be settled belongs to the old one: SQLite must not apply it to the new. It goes where the old
+    // one has its second name already, so that both are whole there after a crash at this point.
+    let moved = move_logs(database, &kept).and_then(|()| fs::rename(fresh, database));
+    if let Err(error) = moved {
+        if there {
+            move_logs(&kept, database)?;
+            fs::remove_file(&kept)?;
+        }
+        return Err(error);
+    }
+    File::open(folder(database))?.sync_all()?;
+    Ok(there.then_some(kept))
+}
+
+/// Moves what a crash left in the old one's log into its file, so that the file alone has all of it. A damaged one
+/// stays as it is: its log is kept beside it.
+fn settle(database: &Path) {
+    let log = beside(database, "-wal");
+    if fs::metadata(&log).is_ok_and(|log| log.len() > 0)
+        && let Err(error) = Connection::open_with_flags(database, OpenFlags::SQLITE_OPEN_READ_WRITE)
+            .and_then(|old| old.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())))
+    {
+        tracing::warn!(file = %database.display(), %error, "the old database's log stays beside it");
+    }
+}
+
+fn move_logs(from: &Path, to: &Path) -> io::Result<()> {
     for log in ["-wal", "-shm"] {
-        match fs::rename(beside(database, log), beside(&kept, log)) {
+        match fs::rename(beside(from, log), beside(to, log)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
     }
-    if there {
-        fs::hard_link(database, &kept)?;
-        let owner = fs::metadata(database)?;
-        std::os::unix::fs::chown(fresh, Some(owner.uid()), Some(owner.gid()))?;
-    }
-    fs::rename(fresh, database)?;
-    File::open(folder(database))?.sync_all()?;
-    Ok(there.then_some(kept))
+    Ok(())
 }
 
 fn copy(from: &Path, to: &Path) -> Result<(), StoreError> {
@@ -162,5 +190,60 @@ fn named(error: StoreError, from: &Path) -> StoreError {
         StoreError::Foreign { .. } => StoreError::Foreign { file },
         StoreError::NewerSchema { found, known, .. } => StoreError::NewerSchema { file, found, known },
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::jobs::tests::{accept, new_job, store};
+
+    /// A folder with a backup of an empty database, and a database with one job, all of it in the log, as a crash
+    /// leaves it.
+    async fn crashed() -> (tempfile::TempDir, PathBuf, PathBuf) {
+        let (folder, running) = store();
+        let backup = folder.path().join("backup.db");
+        running.backup(&backup).await.unwrap();
+        running.write(|tx| accept(tx, &new_job("alice", "last"))).await.unwrap();
+        let database = folder.path().join("crashed.db");
+        fs::copy(running.path(), &database).unwrap();
+        fs::copy(beside(running.path(), "-wal"), beside(&database, "-wal")).unwrap();
+        (folder, backup, database)
+    }
+
+    #[tokio::test]
+    async fn what_is_only_in_the_old_log_is_kept_in_the_file() {
+        let (_folder, backup, database) = crashed().await;
+        let restored = restore(&backup, &database, 0, Timestamp::from_secs(1)).await.unwrap();
+        let kept = restored.kept.unwrap();
+        let _ = fs::remove_file(beside(&kept, "-wal"));
+        assert_eq!(verify(&kept).unwrap().jobs, 1);
+        assert_eq!(verify(&database).unwrap().jobs, 0);
+    }
+
+    #[tokio::test]
+    async fn a_restore_that_fails_leaves_the_old_one_as_it_was() {
+        let (_folder, backup, database) = crashed().await;
+        // The second name is taken.
+        let taken = beside(&database, ".before-restore-1");
+        fs::write(&taken, "").unwrap();
+        restore(&backup, &database, 0, Timestamp::from_secs(1)).await.unwrap_err();
+        assert_eq!(verify(&database).unwrap().jobs, 1);
+        assert_eq!(fs::read(&taken).unwrap(), b"");
+    }
+
+    #[test]
+    fn a_log_that_could_not_be_settled_comes_back_when_the_exchange_fails() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = folder.path().join("audit.db");
+        fs::write(&database, "old").unwrap();
+        fs::write(beside(&database, "-wal"), "log").unwrap();
+        // A folder can't take a file's name.
+        let fresh = beside(&database, ".restoring");
+        fs::create_dir(&fresh).unwrap();
+        exchange(&fresh, &database, Timestamp::from_secs(1)).unwrap_err();
+        assert_eq!(fs::read(&database).unwrap(), b"old");
+        assert_eq!(fs::read(beside(&database, "-wal")).unwrap(), b"log");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3, "and nothing is left over");
     }
 }
