@@ -9,6 +9,7 @@
 //! started a second time.
 
 use std::{
+    future::{Future, pending},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -36,7 +37,7 @@ use crate::{
 /// How often a job is brought to a sandbox that then turns out to be dead before it took the job.
 const ATTEMPTS: u32 = 3;
 
-/// How long a job keeps its turn after the engine did not answer.
+/// How long a job keeps its turn after engine or database did not answer.
 const AWAY: Duration = Duration::from_millis(250);
 
 /// The class of every job's sandbox. A waiting sandbox holds nothing of anybody, so that all controllers may share
@@ -47,7 +48,7 @@ pub const CLASS: &str = "";
 enum Outcome {
     /// The job is over, and recorded.
     Over,
-    /// Nothing was started and the engine does not answer: back to the head of the queue.
+    /// Nothing was started, and it may be tried again: back to the head of the queue.
     Back(Waiting),
 }
 
@@ -62,8 +63,8 @@ pub(super) async fn run(
     match attempt(&shared, waiting, asked).await {
         Outcome::Over => drop(turn),
         Outcome::Back(waiting) => {
-            tracing::warn!(row, "the job waits for the Docker engine");
-            // Until the engine's health has turned red, its next turn would come at once.
+            tracing::warn!(row, "the job was not started, and waits again");
+            // Until health has turned red, its next turn would come at once.
             tokio::time::sleep(AWAY).await;
             // First out of the running, then into the queue: it must not be counted, or claimed, twice.
             drop(turn);
@@ -73,7 +74,51 @@ pub(super) async fn run(
     }
 }
 
-async fn attempt(shared: &Arc<Shared>, waiting: Waiting, asked: watch::Receiver<Option<Stop>>) -> Outcome {
+/// Why a job goes no further towards its sandbox.
+enum Cut {
+    /// It was asked to end.
+    Asked,
+    /// Its ttl has passed.
+    Late,
+}
+
+/// Does a step before the start, for as long as the job may still start: a pull may take an hour. What the
+/// step had begun is thrown away by the engine.
+async fn step<T>(
+    work: impl Future<Output = T>,
+    ttl: i64,
+    asked: &mut watch::Receiver<Option<Stop>>,
+) -> Result<T, Cut> {
+    let told = async {
+        if asked.wait_for(Option::is_some).await.is_err() {
+            pending::<()>().await;
+        }
+    };
+    let passed = async {
+        while !late(ttl) {
+            // In short steps, for the clock may be set meanwhile.
+            let left = Timestamp::from_secs(ttl.saturating_add(1)).since(Timestamp::now());
+            tokio::time::sleep(left.clamp(Duration::from_millis(1), Duration::from_secs(1))).await;
+        }
+    };
+    tokio::select! {
+        biased;
+        () = told => Err(Cut::Asked),
+        done = work => Ok(done),
+        () = passed => Err(Cut::Late),
+    }
+}
+
+/// Whether the ttl has passed: it is a whole second, within which a job may still start, as the gate's check has it.
+fn late(ttl: i64) -> bool {
+    Timestamp::now().secs() > ttl
+}
+
+async fn attempt(
+    shared: &Arc<Shared>,
+    waiting: Waiting,
+    mut asked: watch::Receiver<Option<Stop>>,
+) -> Outcome {
     let turn_at = Timestamp::now();
     let row = waiting.row;
     shared.metrics.queue_wait.observe(turn_at.since(waiting.accepted).as_secs_f64());
@@ -97,27 +142,25 @@ async fn attempt(shared: &Arc<Shared>, waiting: Waiting, asked: watch::Receiver<
         );
         return Outcome::Over;
     }
-    let never = |verdict| Ended::never_ran(&job, verdict);
     if asked.borrow().is_some() || job.cancel_requested_at.is_some() {
         return asked_before_start(shared, waiting, &job).await;
     }
-    // The ttl is a whole second: a job may start at any time within it, as the gate's check has it.
-    if turn_at.secs() > job.ttl {
-        conclude::write(shared, never(expired()), None).await;
-        return Outcome::Over;
+    if late(job.ttl) {
+        return cut_short(shared, waiting, &job, Cut::Late).await;
     }
     let (payload, limits, network) = match spec::read(&job, raw.as_deref()) {
         Ok(read) => read,
         Err(error) => {
             let verdict = Verdict::without_exit(Reason::SandboxError, error);
-            conclude::write(shared, never(verdict), None).await;
+            conclude::write(shared, Ended::never_ran(&job, verdict), None).await;
             return Outcome::Over;
         }
     };
 
-    let image = match shared.engine.resolve(&job.image).await {
-        Ok(image) => image,
-        Err(error) => return not_started(shared, waiting, &job, error).await,
+    let image = match step(shared.engine.resolve(&job.image), job.ttl, &mut asked).await {
+        Ok(Ok(image)) => image,
+        Ok(Err(error)) => return not_started(shared, waiting, &job, error).await,
+        Err(cut) => return cut_short(shared, waiting, &job, cut).await,
     };
     let shape = Shape { image: image.clone(), limits, network, class: CLASS.to_owned() };
 
@@ -133,13 +176,18 @@ async fn attempt(shared: &Arc<Shared>, waiting: Waiting, asked: watch::Receiver<
         attempt += 1;
         let label =
             Label { row, job_id: job.job_id.clone(), payload_sha256: job.payload_sha256.clone(), attempt };
-        let mut sandbox = match shared.engine.launch(shape.clone(), label).await {
-            Ok(sandbox) => sandbox,
-            Err(error) => return not_started(shared, waiting, &job, error).await,
+        let launch = shared.engine.launch(shape.clone(), label);
+        let mut sandbox = match step(launch, job.ttl, &mut asked).await {
+            Ok(Ok(sandbox)) => sandbox,
+            Ok(Err(error)) => return not_started(shared, waiting, &job, error).await,
+            Err(cut) => return cut_short(shared, waiting, &job, cut).await,
         };
-        if asked.borrow().is_some() {
+        // For the last time: from here on it counts as started.
+        let asked_now = asked.borrow().is_some();
+        if asked_now || late(job.ttl) {
             sandbox.discard();
-            return asked_before_start(shared, waiting, &job).await;
+            let cut = if asked_now { Cut::Asked } else { Cut::Late };
+            return cut_short(shared, waiting, &job, cut).await;
         }
         let now = Timestamp::now();
         let starting = jobs::Starting {
@@ -222,13 +270,28 @@ async fn attempt(shared: &Arc<Shared>, waiting: Waiting, asked: watch::Receiver<
     }
 }
 
+/// What a job comes to that may not go further.
+async fn cut_short(shared: &Arc<Shared>, waiting: Waiting, job: &jobs::Job, cut: Cut) -> Outcome {
+    match cut {
+        Cut::Asked => asked_before_start(shared, waiting, job).await,
+        Cut::Late => {
+            conclude::write(shared, Ended::never_ran(job, expired()), None).await;
+            Outcome::Over
+        }
+    }
+}
+
 /// A job that was asked to end before it was handed over: cancelled if somebody asked for that; where the agent
 /// itself is about to stop, it waits for the next start.
 async fn asked_before_start(shared: &Arc<Shared>, waiting: Waiting, job: &jobs::Job) -> Outcome {
     let row = job.row;
-    let cancelled = shared.store.read(move |db| jobs::get(db, row)).await;
-    if cancelled.is_ok_and(|job| job.is_some_and(|job| job.cancel_requested_at.is_none())) {
-        return Outcome::Back(waiting);
+    match shared.store.read(move |db| jobs::get(db, row)).await {
+        Ok(job) if job.as_ref().is_none_or(|job| job.cancel_requested_at.is_some()) => {}
+        Ok(_) => return Outcome::Back(waiting),
+        Err(error) => {
+            tracing::error!(row, %error, "it is not known who asked a job to end; it is looked at again");
+            return Outcome::Back(waiting);
+        }
     }
     let verdict = Verdict::without_exit(Reason::Cancelled, "the job was cancelled before it started");
     conclude::write(shared, Ended::never_ran(job, verdict), None).await;

@@ -1,5 +1,7 @@
 //! The service on a fake engine and a real database: what Docker can do to a job, at the moment a test wants it.
 
+mod faults;
+
 use std::{net::IpAddr, path::Path, sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
@@ -85,7 +87,17 @@ impl Life {
         script: &str,
         more: Value,
     ) -> Result<Accepted, Problem> {
-        let now = Timestamp::now();
+        self.submit_at(Timestamp::now(), controller, id, script, more).await
+    }
+
+    async fn submit_at(
+        &self,
+        now: Timestamp,
+        controller: &str,
+        id: &str,
+        script: &str,
+        more: Value,
+    ) -> Result<Accepted, Problem> {
         let mut payload = json!({
             "job_id": id, "prompt": "", "command": "", "argv": ["script", script], "candidate_metadata": null,
             "plugin_metadata": null, "required_scopes": null, "snapshot_metadata": "", "ttl": now.secs() + 60,

@@ -29,6 +29,8 @@ pub enum Failure {
     Unreachable,
     /// `resolve` finds no image.
     ImageMissing,
+    /// `resolve` never comes back: a pull without an end.
+    ResolveHangs,
     /// `launch` is refused, with this sentence.
     LaunchFails(String),
     /// `launch` never comes back.
@@ -102,6 +104,11 @@ impl Fake {
         lock(&self.world.failures).push_back(failure);
     }
 
+    /// Failures that have not come yet.
+    pub fn failures_left(&self) -> usize {
+        lock(&self.world.failures).len()
+    }
+
     /// Turns readiness red with this sentence, or green; while it is red nothing is reachable.
     pub fn set_problem(&self, problem: Option<&str>) {
         *lock(&self.world.problem) = problem.map(str::to_owned);
@@ -159,8 +166,12 @@ impl Engine for Fake {
         let reference = reference.to_owned();
         async move {
             self.world.reachable()?;
-            match self.fails(|failure| matches!(failure, Failure::Unreachable | Failure::ImageMissing)) {
+            let fits = |failure: &Failure| {
+                matches!(failure, Failure::Unreachable | Failure::ImageMissing | Failure::ResolveHangs)
+            };
+            match self.fails(fits) {
                 Some(Failure::Unreachable) => return Err(unreachable()),
+                Some(Failure::ResolveHangs) => std::future::pending().await,
                 Some(_) => {
                     return Err(SandboxError::ImageUnavailable {
                         image: reference,
