@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashSet,
+    path::Path,
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
@@ -26,6 +27,12 @@ const STORAGE: Duration = Duration::from_secs(5);
 const RECONCILE: Duration = Duration::from_secs(30);
 /// How often retention looks for what is too old.
 const RETENTION: Duration = Duration::from_secs(60);
+/// How often spools are looked for whose job retention has removed.
+const ORPHANS: Duration = Duration::from_secs(3600);
+/// Spools looked up in one read by that.
+const LOOKED_UP: usize = 1000;
+/// How long a pass may go on after the token.
+const LAST_PASS: Duration = Duration::from_secs(5);
 /// Rows changed in one transaction by a sweep, so that it holds up nobody.
 const BATCH: u32 = 200;
 /// Refusals of what nobody has signed that are kept, the newest: anybody can send them, and they must not fill
@@ -40,25 +47,46 @@ pub(super) async fn run(shared: Arc<Shared>, stop: CancellationToken) {
     let mut last_retention = Instant::now();
     // At once: an earlier life may have left containers.
     let mut next_reconcile = Instant::now();
+    // At once, too: a crash may have come between retention's commit and the removal of files.
+    let mut next_orphans = Instant::now();
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(EXPIRY) => {}
         }
-        expire_once(&shared, Timestamp::now()).await;
-        refusals::write(&shared).await;
-        if last_storage.elapsed() >= STORAGE {
-            last_storage = Instant::now();
-            storage_once(&shared).await;
-            record_once(&shared).await;
-        }
-        if Instant::now() >= next_reconcile && shared.engine.health().ready {
-            next_reconcile = Instant::now() + RECONCILE;
-            reconcile_once(&shared).await;
-        }
-        if last_retention.elapsed() >= RETENTION {
-            last_retention = Instant::now();
-            retention_once(&shared, Timestamp::now()).await;
+        let pass = async {
+            expire_once(&shared, Timestamp::now()).await;
+            refusals::write(&shared).await;
+            if last_storage.elapsed() >= STORAGE {
+                last_storage = Instant::now();
+                storage_once(&shared).await;
+                record_once(&shared).await;
+            }
+            if Instant::now() >= next_reconcile && shared.engine.health().ready {
+                next_reconcile = Instant::now() + RECONCILE;
+                reconcile_once(&shared).await;
+            }
+            if last_retention.elapsed() >= RETENTION {
+                last_retention = Instant::now();
+                retention_once(&shared, Timestamp::now()).await;
+            }
+            if Instant::now() >= next_orphans {
+                next_orphans = Instant::now() + ORPHANS;
+                orphans_once(&shared).await;
+            }
+        };
+        // A pass on a full disk, or with an engine that does not answer, has no end of its own. What it leaves undone is
+        // found by the next start's.
+        let too_long = async {
+            stop.cancelled().await;
+            tokio::time::sleep(LAST_PASS).await;
+        };
+        tokio::select! {
+            () = pass => {}
+            () = too_long => {
+                tracing::warn!("the sweeps did not come to their end before the stop");
+                return;
+            }
         }
     }
 }
@@ -73,7 +101,8 @@ pub(super) async fn expire_once(shared: &Arc<Shared>, now: Timestamp) {
             return;
         }
         shared.show_depth();
-        for waiting in expired {
+        let mut expired = expired.into_iter();
+        while let Some(waiting) = expired.next() {
             let row = waiting.row;
             match shared.store.read(move |db| jobs::get(db, row)).await {
                 Ok(Some(job)) => {
@@ -82,7 +111,9 @@ pub(super) async fn expire_once(shared: &Arc<Shared>, now: Timestamp) {
                 Ok(None) => tracing::error!(row, "a queued job is not in the database any more"),
                 Err(error) => {
                     tracing::error!(row, %error, "an expired job could not be read; it is tried again");
-                    shared.queue().push(waiting);
+                    let mut queue = shared.queue();
+                    queue.push(waiting);
+                    expired.for_each(|waiting| queue.push(waiting));
                     return;
                 }
             }
@@ -90,12 +121,14 @@ pub(super) async fn expire_once(shared: &Arc<Shared>, now: Timestamp) {
     }
 }
 
-/// Looks at the free space of the data folder; below the low watermark no job is taken.
+/// Looks at the free space where the database is and where the spools are; below the low watermark no job is
+/// taken.
 pub(super) async fn storage_once(shared: &Arc<Shared>) {
-    let path = shared.store.path().to_owned();
+    let database = shared.store.path().to_owned();
+    let spools = shared.outputs.dir().to_owned();
     let free = tokio::task::spawn_blocking(move || {
-        let folder = path.parent().unwrap_or(&path);
-        rustix::fs::statvfs(folder).map(|stat| stat.f_bavail.saturating_mul(stat.f_frsize))
+        let folder = database.parent().filter(|folder| !folder.as_os_str().is_empty());
+        smallest_free(&[folder.unwrap_or(Path::new(".")), &spools])
     })
     .await;
     let Ok(Ok(free)) = free else { return };
@@ -109,6 +142,16 @@ pub(super) async fn storage_once(shared: &Arc<Shared>) {
             tracing::info!(free, watermark, "the data folder has space again: jobs are taken");
         }
     }
+}
+
+/// Free bytes, for an ordinary user, of the fullest of the file systems that the folders are on.
+fn smallest_free(folders: &[&Path]) -> rustix::io::Result<u64> {
+    let mut smallest = u64::MAX;
+    for folder in folders {
+        let stat = rustix::fs::statvfs(*folder)?;
+        smallest = smallest.min(stat.f_bavail.saturating_mul(stat.f_frsize));
+    }
+    Ok(smallest)
 }
 
 /// Where the database has refused a write, tries one that changes nothing: readiness turns green by itself.
@@ -238,8 +281,31 @@ pub(super) async fn retention_once(shared: &Arc<Shared>, now: Timestamp) {
     spools_once(shared, settings.storage.max_spool_bytes).await;
 }
 
-/// Removes the oldest spools of ended jobs while all together are larger than they may be, and spools that
-/// belong to no job.
+/// Removes the spools of jobs that retention has purged or deleted: it commits first, and a crash before the
+/// removal leaves them.
+pub(super) async fn orphans_once(shared: &Arc<Shared>) {
+    let entries = match shared.outputs.rows().await {
+        Ok(entries) => entries,
+        Err(error) => {
+            tracing::error!(%error, "the spools could not be listed");
+            return;
+        }
+    };
+    let mut rows: Vec<i64> = entries.iter().map(|entry| entry.row).collect();
+    rows.sort_unstable();
+    for chunk in rows.chunks(LOOKED_UP) {
+        let chunk = chunk.to_vec();
+        match shared.store.read(move |db| retention::gone(db, &chunk)).await {
+            Ok(gone) => remove_spools(shared, &gone),
+            Err(error) => {
+                tracing::error!(%error, "spools could not be compared with the database");
+                return;
+            }
+        }
+    }
+}
+
+/// Removes the oldest spools of ended jobs while all together are larger than they may be.
 async fn spools_once(shared: &Arc<Shared>, max: u64) {
     let mut entries = match shared.outputs.rows().await {
         Ok(entries) => entries,
@@ -273,5 +339,20 @@ fn remove_spools(shared: &Arc<Shared>, rows: &[i64]) {
         if let Err(error) = shared.outputs.remove(*row) {
             tracing::error!(row, %error, "a spool could not be removed; trying again");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_fullest_file_system_counts() {
+        let folder = tempfile::tempdir().unwrap();
+        // It has no space at all.
+        let full = Path::new("/proc");
+        assert!(smallest_free(&[folder.path()]).unwrap() > 0);
+        assert_eq!(smallest_free(&[folder.path(), full]), Ok(0));
+        assert_eq!(smallest_free(&[full, folder.path()]), Ok(0));
     }
 }

@@ -104,6 +104,11 @@ impl Outputs {
         Ok(Arc::new(Outputs { rows: Rows::new(dir.to_owned()), inotify }))
     }
 
+    /// The folder.
+    pub fn dir(&self) -> &Path {
+        self.rows.dir()
+    }
+
     /// A new, empty spool (0600).
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! Retention: what is old goes, in bounded steps, and each step is an audit entry. Call each function
 //! until it answers 0. Hashes stay, and the ids of accepted jobs stay taken.
 
-use rusqlite::params;
+use rusqlite::{Connection, params};
 
 use crate::{
     audit::Event,
@@ -115,6 +115,21 @@ pub fn cap_unverified(tx: &Tx<'_>, keep: u64, limit: u32, now: Timestamp) -> Res
         tx.prepare_cached("DELETE FROM submissions WHERE verified = 0 AND id <= ?")?.execute([last])? as u64;
     audit::append(tx, now, &Event::UnverifiedDeleted { before: at.saturating_add(1), submissions: deleted })?;
     Ok(deleted)
+}
+
+/// Which of these jobs have no output any more: those that were purged or deleted.
+///
+/// # Errors
+/// See [`purge`].
+pub fn gone(conn: &Connection, rows: &[i64]) -> Result<Vec<i64>, StoreError> {
+    let mut kept = conn.prepare_cached("SELECT 1 FROM jobs WHERE row = ? AND purged_at IS NULL")?;
+    let mut gone = Vec::new();
+    for row in rows {
+        if !kept.exists([row])? {
+            gone.push(*row);
+        }
+    }
+    Ok(gone)
 }
 
 fn select(tx: &Tx<'_>, sql: &str, before: Timestamp, limit: u32) -> Result<Vec<i64>, StoreError> {

@@ -1,6 +1,6 @@
 //! When image, engine, database or disk do not do what they should.
 
-use super::*;
+use super::{super::sweeps, *};
 
 impl Life {
     /// Waits until every failure has come.
@@ -11,6 +11,11 @@ impl Life {
     /// Waits until as many jobs have their turn.
     async fn turn(&self, jobs: usize) {
         self.wait("where it should be", || self.service.counts().running == jobs).await;
+    }
+
+    /// Waits until as many jobs are queued.
+    async fn queued(&self, jobs: usize) {
+        self.wait("in the queue, or out of it", || self.service.counts().queued == jobs).await;
     }
 
     async fn wait(&self, what: &str, holds: impl Fn() -> bool) {
@@ -63,4 +68,63 @@ async fn a_stop_in_the_middle_of_a_pull_leaves_the_job_to_the_next_start() {
     assert_eq!(life.service.counts().running, 0);
     let life = Life::start(dir.path(), life.crash().await, "").await;
     assert_eq!(life.ended("a").await.stdout, "later\n");
+}
+
+#[tokio::test]
+async fn a_database_that_does_not_answer_costs_no_waiting_job() {
+    let dir = dir();
+    let life = Life::start(dir.path(), Fake::new(), "max_concurrent_jobs: 1\n").await;
+    life.fake.fail(Failure::ResolveHangs);
+    for id in ["turn", "a", "b", "c"] {
+        life.submit(id, "echo").await.unwrap();
+    }
+    life.stuck().await;
+    life.store.close().await.unwrap();
+    let shared = &life.service.shared;
+    sweeps::expire_once(shared, Timestamp::now().plus(Duration::from_secs(100))).await;
+    assert_eq!(life.service.counts().queued, 3, "they could not be looked at, and wait on");
+    // Who asked it to end can't be known: it waits again, too.
+    life.service.drain();
+    shared.ask_all_to_stop(crate::sandbox::Stop::Cancelled);
+    life.turn(0).await;
+    life.queued(4).await;
+}
+
+#[tokio::test]
+async fn the_sweeps_end_with_their_token_though_the_database_takes_no_write() {
+    let dir = dir();
+    let fake = Fake::new();
+    fake.set_problem(Some("no engine"));
+    let mut life = Life::start(dir.path(), fake, "").await;
+    let now = Timestamp::now();
+    life.submit_at(now, "one", "a", "echo", json!({"ttl": now.secs() + 2})).await.unwrap();
+    // As by another program: each write gives up after some seconds, and is tried again for ever.
+    let other = rusqlite::Connection::open(dir.path().join("db")).unwrap();
+    other.busy_timeout(PATIENCE).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    life.queued(0).await;
+    life.stop.cancel();
+    let ended = async { while life.tasks.ended().await.is_some() {} };
+    tokio::time::timeout(PATIENCE, ended).await.expect("the sweeps end");
+}
+
+#[tokio::test]
+async fn spools_that_retention_left_are_removed() {
+    let dir = dir();
+    let life = Life::start(dir.path(), Fake::new(), "").await;
+    for id in ["kept", "purged", "deleted"] {
+        life.submit(id, "echo out").await.unwrap();
+        life.ended(id).await;
+    }
+    life.submit("runs", "echo out; sleep 600").await.unwrap();
+    life.running("runs").await;
+    // As after a crash between the commit and the removal of the files.
+    let sql =
+        "UPDATE jobs SET purged_at = 1 WHERE job_id = 'purged'; DELETE FROM jobs WHERE job_id = 'deleted'";
+    life.store.write(|tx| Ok(tx.execute_batch(sql)?)).await.unwrap();
+    let shared = &life.service.shared;
+    sweeps::orphans_once(shared).await;
+    let mut left: Vec<i64> = shared.outputs.rows().await.unwrap().iter().map(|entry| entry.row).collect();
+    left.sort_unstable();
+    assert_eq!(left, [1, 4]);
 }
