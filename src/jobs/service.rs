@@ -16,6 +16,7 @@ use super::{
     shared::Shared,
 };
 use crate::{
+    audit::Event,
     base::{
         clock::Timestamp,
         failpoints::{failpoint, planted},
@@ -188,7 +189,7 @@ async fn turn_away(
     now: Timestamp,
 ) -> Result<Accepted, Problem> {
     let job = new_job(admitted, peer, now);
-    let rejected = new_rejected(new_job(admitted, peer, now));
+    let rejected = new_rejected(shared, problem.code, new_job(admitted, peer, now));
     let job_id = job.job_id.clone();
     let (full, taken) = (problem.clone(), conflict(&job_id));
     let written = shared
@@ -259,15 +260,15 @@ fn new_job(admitted: &Admitted, peer: IpAddr, now: Timestamp) -> NewJob {
     }
 }
 
-fn new_rejected(job: NewJob) -> NewRejected {
+fn new_rejected(shared: &Shared, code: Code, job: NewJob) -> NewRejected {
     NewRejected {
         controller_id: job.controller_id,
         key_id: job.key_id,
         job_id: job.job_id,
         payload_sha256: job.payload_sha256,
-        prompt: job.prompt,
-        command: job.command,
-        snapshot: job.snapshot,
+        prompt: kept(shared, code, job.prompt),
+        command: kept(shared, code, job.command),
+        snapshot: kept(shared, code, job.snapshot),
         risk_level: job.risk_level,
         image: job.image,
         ttl: job.ttl,
@@ -284,7 +285,7 @@ async fn refuse(shared: &Arc<Shared>, refused: Refused, peer: IpAddr, now: Times
     tracing::info!(code = code.as_str(), details, peer = %peer, "submission refused");
     let written = match authenticated {
         Some(claims) if claims.job_id.is_some() => {
-            let redacted = |text: &str| redact::redact_str(&claims.secrets, text);
+            let redacted = |text: &str| kept(shared, code, redact::redact_str(&claims.secrets, text));
             let rejected = NewRejected {
                 job_id: claims.job_id.clone().unwrap_or_default(),
                 prompt: redacted(&claims.prompt),
@@ -327,6 +328,18 @@ async fn refuse(shared: &Arc<Shared>, refused: Refused, peer: IpAddr, now: Times
     problem
 }
 
+/// As much of a refused job's (redacted) text as is recorded: where many are refused because of the load, a short
+/// beginning of each, and none while the disk is nearly full.
+fn kept(shared: &Shared, code: Code, text: String) -> String {
+    if code == Code::StorageLow || shared.storage_low.load(Ordering::Relaxed) {
+        return String::new();
+    }
+    match code {
+        Code::RateLimited | Code::QueueFull | Code::Draining => Event::cut(&text).to_owned(),
+        _ => text,
+    }
+}
+
 /// Records a refusal of what the gate had admitted.
 async fn record_rejection(
     shared: &Arc<Shared>,
@@ -335,8 +348,8 @@ async fn record_rejection(
     peer: IpAddr,
     now: Timestamp,
 ) {
-    let rejected = new_rejected(new_job(admitted, peer, now));
     let (code, details) = (problem.code, problem.details.clone().unwrap_or_default());
+    let rejected = new_rejected(shared, code, new_job(admitted, peer, now));
     tracing::info!(job_id = rejected.job_id, code = code.as_str(), details, "submission refused");
     let written = shared.store.write(move |tx| jobs::reject(tx, &rejected, code, &details).map(drop)).await;
     if let Err(error) = written {

@@ -109,6 +109,38 @@ async fn the_sweeps_end_with_their_token_though_the_database_takes_no_write() {
 }
 
 #[tokio::test]
+async fn what_the_load_refuses_leaves_little_text_and_none_on_a_full_disk() {
+    let dir = dir();
+    let texts = |life: &Life, id: &'static str| {
+        let store = life.store.clone();
+        async move {
+            let job =
+                store.read(move |db| crate::store::jobs::find_by_job_id(db, id)).await.unwrap().unwrap();
+            (job.reason.unwrap(), job.prompt.len(), job.command.len(), job.snapshot.len())
+        }
+    };
+    let long = "x".repeat(5000);
+    let more = json!({"prompt": long, "snapshot_metadata": long});
+    let script = format!("echo {long}");
+    let whole = "script ".len() + script.len();
+    let life = Life::start(dir.path(), Fake::new(), "").await;
+    life.service.drain();
+    life.submit_as("one", "drain", &script, more.clone()).await.unwrap_err();
+    assert_eq!(texts(&life, "drain").await, ("DRAINING".to_owned(), 1024, 1024, 1024));
+    let mut other = more.clone();
+    other["sandbox"] = json!({"image": "other"});
+    life.submit_as("one", "image", &script, other.clone()).await.unwrap_err();
+    assert_eq!(texts(&life, "image").await, ("IMAGE_NOT_ALLOWED".to_owned(), 5000, whole, 0));
+    let fake = life.crash().await;
+
+    let life = Life::start(dir.path(), fake, "storage: { low_watermark: 1024 TiB }\n").await;
+    life.submit_as("one", "low", &script, more).await.unwrap_err();
+    assert_eq!(texts(&life, "low").await, ("STORAGE_LOW".to_owned(), 0, 0, 0));
+    life.submit_as("one", "low-image", &script, other).await.unwrap_err();
+    assert_eq!(texts(&life, "low-image").await, ("IMAGE_NOT_ALLOWED".to_owned(), 0, 0, 0));
+}
+
+#[tokio::test]
 async fn spools_that_retention_left_are_removed() {
     let dir = dir();
     let life = Life::start(dir.path(), Fake::new(), "").await;
