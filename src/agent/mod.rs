@@ -303,20 +303,58 @@ impl Agent {
                 () = watchdog.tick(&store) => {}
             }
         }
+        let mut rest = Rest { signals, watchdog: &mut watchdog, store: &store };
         stop.cancel();
-        while tasks.ended().await.is_some() {}
+        rest.wait("door and sweeps", async { while tasks.ended().await.is_some() {} }).await;
         ground.cancel();
-        while below.ended().await.is_some() {}
-        service.settle().await;
+        rest.wait("engine and output", async { while below.ended().await.is_some() {} }).await;
         let stopped = json!({"early_end": failed, "running": service.counts().running});
-        note(&store, "agent.stopped", stopped).await;
-        if let Err(error) = store.close().await {
-            tracing::warn!(%error, "the record was not closed cleanly; the next start does it");
-        }
+        let close = async {
+            service.settle().await;
+            note(&store, "agent.stopped", stopped).await;
+            if let Err(error) = store.close().await {
+                tracing::warn!(%error, "the record was not closed cleanly; the next start does it");
+            }
+        };
+        rest.wait("the record", close).await;
         tracing::info!("stopped");
         match failed {
             None => Ok(()),
             Some(name) => Err(AgentError::TaskEnded(name)),
+        }
+    }
+}
+
+/// How long each step of the stop after the drain may take. Each has limits of its own, which are shorter: this is
+/// for a disk or an engine that hangs. What is left undone, the next start does.
+const LAST_STEP: Duration = Duration::from_secs(30);
+
+/// The stop after the drain: signals are read, and systemd is told, all the time.
+struct Rest<'a> {
+    signals: &'a mut Signals,
+    watchdog: &'a mut notify::Watchdog,
+    store: &'a Store,
+}
+
+impl Rest<'_> {
+    /// Waits for a step, but for [`LAST_STEP`] at most, and no longer once the agent is told to stop again.
+    async fn wait(&mut self, what: &str, step: impl Future<Output = ()>) {
+        let step = tokio::time::timeout(LAST_STEP, step);
+        tokio::pin!(step);
+        loop {
+            tokio::select! {
+                ended = &mut step => {
+                    if ended.is_err() {
+                        tracing::error!(what, seconds = LAST_STEP.as_secs(), "it does not end: the agent stops without it");
+                    }
+                    return;
+                }
+                signal = self.signals.next() => if signal == Signal::Stop {
+                    tracing::warn!(what, "told to stop again: it is not waited for");
+                    return;
+                },
+                () = self.watchdog.tick(self.store) => {}
+            }
         }
     }
 }

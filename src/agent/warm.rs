@@ -33,14 +33,27 @@ impl Standing {
 }
 
 /// The task; follows the configuration, ends with the token.
-pub(super) async fn run(engine: Arc<Docker>, mut wanted: watch::Receiver<Standing>, stop: CancellationToken) {
+pub(super) async fn run(engine: Arc<Docker>, wanted: watch::Receiver<Standing>, stop: CancellationToken) {
+    keep_telling(wanted, stop, |standing| {
+        let engine = Arc::clone(&engine);
+        async move { if engine.health().ready { tell_once(&engine, &standing).await } else { AT_ONCE } }
+    })
+    .await;
+}
+
+/// The task, whatever it tells; `tell` may take as long as a pull, and is left where it is at the stop.
+async fn keep_telling<F: Future<Output = Duration>>(
+    mut wanted: watch::Receiver<Standing>,
+    stop: CancellationToken,
+    tell: impl Fn(Standing) -> F,
+) {
     loop {
         let standing = wanted.borrow_and_update().clone();
-        let pause = if engine.health().ready { tell_once(&engine, &standing).await } else { AT_ONCE };
+        let told = async { tokio::time::sleep(tell(standing).await).await };
         tokio::select! {
             () = stop.cancelled() => return,
             changed = wanted.changed() => if changed.is_err() { return },
-            () = tokio::time::sleep(pause) => {}
+            () = told => {}
         }
     }
 }
@@ -61,5 +74,31 @@ async fn tell_once(engine: &Arc<Docker>, default: &Standing) -> Duration {
             tracing::warn!(%error, "no sandbox is kept waiting");
             SOON
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn standing(image: &str) -> Standing {
+        let limits = Limits { cpu: 1.0, memory: 1 << 30, pids: 100, timeout_seconds: 10, tmpfs: 1 << 20 };
+        Standing { image: image.to_owned(), limits }
+    }
+
+    #[tokio::test]
+    async fn neither_the_stop_nor_a_reload_waits_for_a_pull() {
+        let (tell, wanted) = watch::channel(standing("old"));
+        let stop = CancellationToken::new();
+        let (told, mut seen) = tokio::sync::mpsc::unbounded_channel();
+        let task = tokio::spawn(keep_telling(wanted, stop.clone(), move |standing| {
+            let _ = told.send(standing.image);
+            std::future::pending()
+        }));
+        assert_eq!(seen.recv().await.as_deref(), Some("old"));
+        tell.send_replace(standing("new"));
+        assert_eq!(seen.recv().await.as_deref(), Some("new"));
+        stop.cancel();
+        tokio::time::timeout(Duration::from_secs(30), task).await.unwrap().unwrap();
     }
 }

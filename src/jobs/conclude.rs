@@ -11,7 +11,10 @@ use crate::{
     base::{clock::Timestamp, failpoints::failpoint},
     output::Stream,
     sandbox::Sandbox,
-    store::jobs::{self, End, Job, State},
+    store::{
+        StoreError,
+        jobs::{self, End, Job, State},
+    },
 };
 
 /// Everything known of a job's end but the text of its output.
@@ -141,6 +144,12 @@ pub(super) async fn write(shared: &Arc<Shared>, ended: Ended, sandbox: Option<Bo
                 error = verdict.error.as_deref(),
                 "job ended"
             );
+        }
+        Err(StoreError::Closed) => {
+            // The agent stops, on a disk that takes no more. The next start needs what is left of the container.
+            tracing::error!(row, "the end could not be recorded before the stop: the next start does it");
+            std::mem::forget(sandbox);
+            return;
         }
         Err(error) => tracing::error!(row, %error, "the end was not recorded: the job had one already"),
     }
