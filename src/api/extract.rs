@@ -260,6 +260,17 @@ impl Parameters {
         read(&value).map(Some).ok_or_else(|| invalid(name, rule))
     }
 
+    /// Takes out `controller_id`, where the reader says whose job it means.
+    ///
+    /// # Errors
+    /// `INVALID_QUERY` if it can't be read, `JOB_NOT_FOUND` if the reader may not see that controller's jobs.
+    pub fn whose(&mut self, reader: Reader) -> Result<Reader, Problem> {
+        match self.take("controller_id", "must have 1 to 512 bytes", short)? {
+            Some(controller_id) => reader.only(controller_id),
+            None => Ok(reader),
+        }
+    }
+
     /// # Errors
     /// `INVALID_QUERY` if there is a parameter that nobody took.
     pub fn end(self) -> Result<(), Problem> {
@@ -268,6 +279,11 @@ impl Parameters {
             Some((name, _)) => Err(invalid(name, "is not known here")),
         }
     }
+}
+
+/// A text that is neither empty nor long.
+pub fn short(text: &str) -> Option<String> {
+    (!text.is_empty() && text.len() <= 512).then(|| text.to_owned())
 }
 
 /// `INVALID_QUERY` that names the parameter.

@@ -14,6 +14,7 @@ pub struct AdmittedCancel {
     key_id: Option<String>,
     job_id: String,
     admin: bool,
+    job_controller_id: Option<String>,
     reason: Option<String>,
     payload_sha256: String,
 }
@@ -37,6 +38,11 @@ impl AdmittedCancel {
     /// Whether it may cancel other controllers' jobs.
     pub fn admin(&self) -> bool {
         self.admin
+    }
+
+    /// Whose job, where that was said.
+    pub fn job_controller_id(&self) -> Option<&str> {
+        self.job_controller_id.as_deref()
     }
 
     /// Why, in the caller's words.
@@ -78,6 +84,7 @@ impl Gate {
             controller_id: cancel.controller_id,
             key_id: authentic.proof.key_id.clone(),
             job_id: cancel.job_id,
+            job_controller_id: cancel.job_controller_id,
             reason: cancel.reason.filter(|reason| !reason.is_empty()),
             payload_sha256: authentic.sha256(),
         })

@@ -49,6 +49,17 @@ impl Reader {
             Reader::Anyone => true,
         }
     }
+
+    /// The same reader, with eyes for that controller's jobs only: ids are unique among those.
+    ///
+    /// # Errors
+    /// `JOB_NOT_FOUND` if it may not see them: whether there are any is not told either.
+    pub fn only(self, controller_id: String) -> Result<Reader, Problem> {
+        if !self.may_see(&controller_id) {
+            return Err(Problem::new(Code::JobNotFound).details("only an administrator sees others' jobs"));
+        }
+        Ok(Reader::Controller { id: controller_id, admin: false })
+    }
 }
 
 impl Gate {

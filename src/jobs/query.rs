@@ -2,12 +2,17 @@
 
 use std::sync::Arc;
 
+use rusqlite::Connection;
+
 use super::{service::storage_error, shared::Shared};
 use crate::{
     base::clock::Timestamp,
     gate::Reader,
     output::{self, Line, Stream},
-    store::jobs::{self, Job, ListFilter},
+    store::{
+        StoreError,
+        jobs::{self, Job, ListFilter, Located},
+    },
     wire::{
         Code, Problem, Status,
         frame::Frame,
@@ -67,26 +72,54 @@ pub enum Streamed {
     Final(Box<Frame>),
 }
 
+/// The row of the job that the reader means by that id and may see. Another controller's job is not looked
+/// for where it may not be seen: not even the time it takes tells of it.
+fn locate(db: &Connection, reader: &Reader, job_id: &str) -> Result<Located, StoreError> {
+    let own = match reader {
+        Reader::Controller { id, .. } => jobs::locate(db, id, job_id)?,
+        Reader::Anyone => None,
+    };
+    match (own, reader) {
+        (Some(row), _) => Ok(Located::Row(row)),
+        (None, Reader::Controller { admin: false, .. }) => Ok(Located::Nowhere),
+        (None, Reader::Controller { admin: true, .. } | Reader::Anyone) => jobs::locate_any(db, job_id),
+    }
+}
+
+/// The row, or why there is none.
+pub(super) fn located(located: Located, job_id: &str, how: &str) -> Result<i64, Problem> {
+    match located {
+        Located::Row(row) => Ok(row),
+        Located::Nowhere => {
+            Err(Problem::new(Code::JobNotFound).details(format!("there is no job {job_id:?} of yours")))
+        }
+        Located::Ambiguous => Err(Problem::new(Code::JobIdAmbiguous)
+            .details(format!("several controllers have a job {job_id:?}: say whose you mean with {how}"))),
+    }
+}
+
 /// Finds the job that the reader means by that id and may see.
 pub(super) async fn find(shared: &Arc<Shared>, reader: &Reader, job_id: &str) -> Result<Job, Problem> {
-    let (reader, id) = (reader.clone(), job_id.to_owned());
-    shared
+    let (owned, id) = (reader.clone(), job_id.to_owned());
+    let found = shared
         .store
         .read(move |db| {
-            let own = match &reader {
-                Reader::Controller { id: controller, .. } => jobs::find(db, controller, &id)?,
-                Reader::Anyone => None,
+            let located = locate(db, &owned, &id)?;
+            let job = match located {
+                Located::Row(row) => jobs::get(db, row)?,
+                Located::Nowhere | Located::Ambiguous => None,
             };
-            Ok(match own {
-                Some(job) => Some(job),
-                None => jobs::find_by_job_id(db, &id)?.filter(|job| reader.may_see(&job.controller_id)),
-            })
+            Ok(job.ok_or(located))
         })
         .await
-        .map_err(|error| storage_error(&error))?
-        .ok_or_else(|| {
-            Problem::new(Code::JobNotFound).details(format!("there is no job {job_id:?} of yours"))
-        })
+        .map_err(|error| storage_error(&error))?;
+    match found {
+        Ok(job) => Ok(job),
+        Err(why) => {
+            located(why, job_id, "?controller_id=")?;
+            Err(Problem::new(Code::JobNotFound))
+        }
+    }
 }
 
 pub(super) async fn list(

@@ -12,6 +12,7 @@ use tokio_util::bytes::Bytes;
 use super::{
     conclude::{self, Ended},
     ending::Verdict,
+    query,
     queue::{Full, Waiting},
     shared::Shared,
 };
@@ -25,7 +26,7 @@ use crate::{
     sandbox::Stop,
     store::{
         StoreError,
-        jobs::{self, Cancel, CancelWhy, Inserted, NewJob, NewRejected},
+        jobs::{self, Cancel, CancelWhy, Inserted, Located, NewJob, NewRejected},
         submissions::{self, Refusal},
     },
     wire::{
@@ -377,19 +378,30 @@ pub(super) async fn cancel(
             return Err(refuse(shared, Refused { problem: refused.problem, authenticated }, peer, now).await);
         }
     };
-    let not_found =
-        || Problem::new(Code::JobNotFound).details(format!("there is no job {job_id:?} of yours"));
-    let (id, controller) = (job_id.to_owned(), admitted.controller_id().to_owned());
-    let admin = admitted.admin();
-    let job = shared
+    let (id, controller, admin) = (job_id.to_owned(), admitted.controller_id().to_owned(), admitted.admin());
+    let owner = admitted.job_controller_id().map(str::to_owned);
+    let (job, located) = shared
         .store
-        .read(move |db| match jobs::find(db, &controller, &id)? {
-            None if admin => jobs::find_by_job_id(db, &id),
-            found => Ok(found),
+        .read(move |db| {
+            let located = match &owner {
+                Some(owner) if !admin && *owner != controller => Located::Nowhere,
+                Some(owner) => jobs::locate(db, owner, &id)?.map_or(Located::Nowhere, Located::Row),
+                None => match jobs::locate(db, &controller, &id)? {
+                    Some(row) => Located::Row(row),
+                    None if admin => jobs::locate_any(db, &id)?,
+                    None => Located::Nowhere,
+                },
+            };
+            let job = match located {
+                Located::Row(row) => jobs::get(db, row)?,
+                Located::Nowhere | Located::Ambiguous => None,
+            };
+            Ok((job, located))
         })
         .await
-        .map_err(|error| storage_error(&error))?
-        .ok_or_else(not_found)?;
+        .map_err(|error| storage_error(&error))?;
+    query::located(located, job_id, "`job_controller_id`")?;
+    let job = job.ok_or_else(|| Problem::new(Code::JobNotFound))?;
     let ended = |status: Status| {
         Problem::new(Code::JobEnded)
             .details(format!("job {job_id:?} is {} already: there is nothing to cancel", status.as_str()))

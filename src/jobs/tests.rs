@@ -429,3 +429,31 @@ async fn who_comes_again_is_known_and_recorded_also_where_nothing_is_taken() {
     assert_eq!(life.count("outcome = 'refused' AND code = 'JOB_ID_CONFLICT'").await, 2);
     assert_eq!(life.count("outcome = 'refused' AND code = 'DRAINING'").await, 1);
 }
+
+#[tokio::test]
+async fn no_controller_stands_before_anothers_job() {
+    let dir = dir();
+    let life = Life::start(dir.path(), Fake::new(), "").await;
+    let reader = |id: &str, admin| Reader::Controller { id: id.to_owned(), admin };
+    let whose =
+        async |reader: Reader| life.service.status(&reader, "a").await.map(|status| status.controller_id);
+    life.submit("a", "echo one").await.unwrap();
+    assert_eq!(whose(Reader::Anyone).await.unwrap(), "one");
+    assert_eq!(whose(reader("three", true)).await.unwrap(), "one");
+    assert_eq!(whose(reader("two", false)).await.unwrap_err().code, Code::JobNotFound);
+    life.submit_as("two", "a", "echo two", json!({})).await.unwrap();
+    assert_eq!(whose(reader("one", false)).await.unwrap(), "one");
+    assert_eq!(whose(reader("two", true)).await.unwrap(), "two", "its own");
+    for unnamed in [Reader::Anyone, reader("three", true)] {
+        let refused = whose(unnamed.clone()).await.unwrap_err();
+        assert_eq!(refused.code, Code::JobIdAmbiguous);
+        assert!(refused.details.unwrap().contains("controller_id"));
+        assert!(life.service.stream(&unnamed, "a", None, true).await.is_err());
+        for name in ["one", "two"] {
+            let named = unnamed.clone().only(name.to_owned()).unwrap();
+            assert_eq!(whose(named).await.unwrap(), name);
+        }
+    }
+    let other = reader("one", false).only("two".to_owned());
+    assert_eq!(other.unwrap_err().code, Code::JobNotFound, "not even whether there is one");
+}

@@ -92,8 +92,14 @@ async fn other_bytes_under_the_same_id_conflict_and_other_controllers_do_not() {
         .await
         .unwrap();
     assert_eq!(outcomes, (Inserted::New(1), Inserted::Conflict, Inserted::New(2)));
-    let newest = store.read(|conn| jobs::find_by_job_id(conn, "j")).await.unwrap().unwrap();
-    assert_eq!(newest.controller_id, "bob");
+    let located = store
+        .read(|conn| {
+            let located = jobs::locate_any(conn, "j")?;
+            Ok((jobs::locate(conn, "alice", "j")?, jobs::locate(conn, "bob", "j")?, located))
+        })
+        .await
+        .unwrap();
+    assert_eq!(located, (Some(1), Some(2), jobs::Located::Ambiguous), "neither stands before the other");
 }
 
 #[tokio::test]
@@ -107,7 +113,11 @@ async fn a_rejected_job_takes_no_id_and_disturbs_no_accepted_one() {
             let accepted = accept(tx, &new_job("alice", "j"))?;
             jobs::reject(tx, &new_rejected("alice", "j"), Code::JobIdConflict, "")?;
             let after = jobs::find(tx, "alice", "j")?.unwrap();
-            assert_eq!(jobs::find_by_job_id(tx, "j")?.unwrap().row, after.row);
+            assert_eq!(jobs::locate_any(tx, "j")?, jobs::Located::Row(after.row));
+            jobs::reject(tx, &new_rejected("bob", "k"), Code::PolicyDenied, "")?;
+            let last = jobs::reject(tx, &new_rejected("alice", "k"), Code::PolicyDenied, "")?;
+            assert_eq!(jobs::locate_any(tx, "k")?, jobs::Located::Row(last));
+            assert_eq!(jobs::locate_any(tx, "l")?, jobs::Located::Nowhere);
             Ok((before, accepted, after, jobs::find(tx, "bob", "j")?))
         })
         .await

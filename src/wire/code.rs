@@ -88,6 +88,8 @@ codes! {
     Forbidden = "FORBIDDEN", 403, "Not allowed";
     /// No such job, or none that the caller may see.
     JobNotFound = "JOB_NOT_FOUND", 404, "Job not found";
+    /// Several controllers have a job of that id, and the request does not say whose is meant.
+    JobIdAmbiguous = "JOB_ID_AMBIGUOUS", 409, "Job id is not unique";
     /// The job has already ended: there is nothing to cancel.
     JobEnded = "JOB_ENDED", 409, "Job has already ended";
     /// The job's output is no longer kept.

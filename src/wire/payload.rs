@@ -88,6 +88,9 @@ pub struct Cancel {
     /// Unix seconds: no use after that.
     pub ttl: i64,
     pub controller_id: String,
+    /// Whose job, where several controllers may have one of that id: for administrators.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub job_controller_id: Option<String>,
     /// Audience: the agent that this is for.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub agent_id: Option<String>,

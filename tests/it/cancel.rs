@@ -73,3 +73,47 @@ async fn another_controllers_job_is_not_there_and_an_administrator_may() {
     assert_eq!(status, 202, "{answer}");
     assert_eq!(agent.ended(&id).await["reason"], "cancelled");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_two_controllers_have_the_id_it_is_said_whose_is_meant() {
+    let secret = "an-administrators-secret-of-enough-bytes";
+    let agent = Agent::with(&format!(
+        "controllers:\n  - id: boss\n    keys: [{{secret: \"{secret}\"}}]\n    scopes: [admin]\n"
+    ))
+    .await;
+    let id = agent.submit("sleep 300").await;
+    agent.submit_with("sleep 300", json!({"controller_id": "controller-2", "job_id": id})).await;
+    let path = format!("/api/v1/jobs/{id}");
+    let (status, answer) = agent.get(&path).await;
+    assert_eq!((status, &answer["code"]), (409, &json!("JOB_ID_AMBIGUOUS")), "{answer}");
+
+    let now = crate::harness::now();
+    let boss = async |more: serde_json::Value| {
+        let mut text = json!({"action": "cancel", "job_id": id, "timestamp": now, "ttl": now + 60,
+                              "controller_id": "boss"});
+        text.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+        let body = crate::harness::sign_with(&text.to_string(), secret);
+        agent.post_to(&format!("{path}/cancel"), body).await
+    };
+    let (status, answer) = boss(json!({})).await;
+    assert_eq!((status, &answer["code"]), (409, &json!("JOB_ID_AMBIGUOUS")), "{answer}");
+    let (status, answer) = boss(json!({"job_controller_id": "nobody"})).await;
+    assert_eq!((status, &answer["code"]), (404, &json!("JOB_NOT_FOUND")), "{answer}");
+    let (status, answer) = boss(json!({"job_controller_id": "controller-2"})).await;
+    assert!(matches!(status, 200 | 202), "{answer}");
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    loop {
+        let (status, theirs) = agent.get(&format!("{path}?controller_id=controller-2")).await;
+        assert_eq!(status, 200, "{theirs}");
+        if theirs["reason"] == "cancelled" {
+            break;
+        }
+        assert!(std::time::Instant::now() < end, "it does not end: {theirs}");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    let (status, other) = agent.get(&format!("{path}?controller_id={CONTROLLER}")).await;
+    assert_eq!((status, &other["result"]), (200, &json!(null)), "the other one goes on: {other}");
+    // Each controller means its own.
+    let (status, answer) = agent.post_to(&format!("{path}/cancel"), cancel(&id, CONTROLLER)).await;
+    assert!(matches!(status, 200 | 202), "{answer}");
+}

@@ -9,7 +9,7 @@ use super::to_the_end;
 use crate::{
     api::{
         app::App,
-        extract::{JobId, Parameters, Peer, ReadBy, SignedBody},
+        extract::{JobId, Parameters, Peer, ReadBy, SignedBody, short},
         service::ListQuery,
     },
     base::clock::Timestamp,
@@ -39,7 +39,10 @@ pub async fn status(
     State(app): State<Arc<App>>,
     ReadBy(reader): ReadBy,
     JobId(id): JobId,
+    mut given: Parameters,
 ) -> Result<Json<JobStatus>, Problem> {
+    let reader = given.whose(reader)?;
+    given.end()?;
     app.jobs.status(&reader, &id).await.map(Json)
 }
 
@@ -54,7 +57,6 @@ pub async fn list(
 
 fn list_query(mut given: Parameters) -> Result<ListQuery, Problem> {
     const MOMENT: &str = "must be RFC 3339 or Unix seconds";
-    let short = |text: &str| (!text.is_empty() && text.len() <= 512).then(|| text.to_owned());
     let query = ListQuery {
         status: given.take(
             "status",

@@ -33,6 +33,7 @@ pub async fn output(
         "stderr" => Some(Of::Stderr),
         _ => None,
     })?;
+    let reader = given.whose(reader)?;
     given.end()?;
     let output = app.jobs.output(&reader, &id, of.unwrap_or(Of::Stdout)).await?;
     let len = output.len;

@@ -69,6 +69,7 @@ pub async fn stream(
         text.parse().ok().filter(|seq| *seq >= 1)
     })?;
     let system = given.take("system", "must be true or false", |text| text.parse().ok())?.unwrap_or(true);
+    let reader = given.whose(reader)?;
     given.end()?;
     let frames = app.jobs.stream(&reader, &id, from_seq, system).await?;
 

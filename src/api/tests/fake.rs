@@ -29,6 +29,8 @@ pub struct Fake {
     /// Bodies in the order they came.
     pub bodies: Mutex<Vec<(IpAddr, Bytes)>>,
     pub reads: Mutex<Vec<ReadRequest>>,
+    /// Who asked for a status.
+    pub readers: Mutex<Vec<Reader>>,
     pub lists: Mutex<Vec<ListQuery>>,
     pub streams: Mutex<Vec<(Option<u64>, bool)>>,
     /// Lets the body `wait` go on.
@@ -85,7 +87,8 @@ impl Jobs for Fake {
         Ok(Reader::Anyone)
     }
 
-    fn status<'a>(&'a self, _: &'a Reader, job_id: &'a str) -> Answer<'a, JobStatus> {
+    fn status<'a>(&'a self, reader: &'a Reader, job_id: &'a str) -> Answer<'a, JobStatus> {
+        self.readers.lock().unwrap().push(reader.clone());
         async move {
             if job_id != "job-1" {
                 return Err(Problem::new(Code::JobNotFound));

@@ -19,6 +19,7 @@ use super::*;
 use crate::{
     api::{app::App, router::router},
     base::{budget::Budget, clock::Timestamp},
+    gate::Reader,
     wire::{Code, Status},
 };
 
@@ -313,6 +314,23 @@ async fn lists_are_asked_for_exactly_or_not_at_all() {
         assert_eq!(answer.refusal(), (400, "INVALID_QUERY".to_owned()), "{query}");
         assert_eq!(answer.json()["parameter"], parameter, "{query}");
     }
+}
+
+#[tokio::test]
+async fn whose_job_is_meant_can_be_said() {
+    let door = door(config());
+    for path in ["/api/v1/jobs/job-1", "/api/v1/jobs/job-1/output"] {
+        assert_eq!(door.get(&format!("{path}?controller_id=c%201")).await.status, 200, "{path}");
+        for (query, parameter) in [("controller_id=", "controller_id"), ("colour=red", "colour")] {
+            let answer = door.get(&format!("{path}?{query}")).await;
+            assert_eq!(answer.refusal(), (400, "INVALID_QUERY".to_owned()), "{path}?{query}");
+            assert_eq!(answer.json()["parameter"], parameter);
+        }
+    }
+    assert_eq!(
+        door.fake.readers.lock().unwrap()[0],
+        Reader::Controller { id: "c 1".to_owned(), admin: false }
+    );
 }
 
 #[tokio::test]

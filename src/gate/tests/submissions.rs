@@ -188,7 +188,9 @@ fn cancellations() {
     };
     let own = cancel(json!({"reason": "changed my mind"})).unwrap();
     assert_eq!((own.controller_id(), own.job_id(), own.admin()), ("controller-1", "job-123", false));
-    assert_eq!(own.reason(), Some("changed my mind"));
+    assert_eq!((own.reason(), own.job_controller_id()), (Some("changed my mind"), None));
+    let others = cancel(json!({"job_controller_id": "limited"})).unwrap();
+    assert_eq!(others.job_controller_id(), Some("limited"));
     assert!(cancel(json!({"controller_id": "https://admin.example.com"})).unwrap().admin());
     let problem = |changes| cancel(changes).unwrap_err().problem;
     for (changes, field) in [

@@ -114,8 +114,7 @@ async fn what_the_load_refuses_leaves_little_text_and_none_on_a_full_disk() {
     let texts = |life: &Life, id: &'static str| {
         let store = life.store.clone();
         async move {
-            let job =
-                store.read(move |db| crate::store::jobs::find_by_job_id(db, id)).await.unwrap().unwrap();
+            let job = store.read(move |db| crate::store::jobs::find(db, "one", id)).await.unwrap().unwrap();
             (job.reason.unwrap(), job.prompt.len(), job.command.len(), job.snapshot.len())
         }
     };

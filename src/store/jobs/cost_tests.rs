@@ -94,7 +94,7 @@ async fn reads_and_inserts_cost_the_same_with_fifty_times_the_history() {
                 cost.push(("uncleaned".into(), steps(conn, |conn| uncleaned(conn).map(drop))));
                 cost.push(("find".into(), steps(conn, |conn| find(conn, "common", "job-50").map(drop))));
                 cost.push(("no job".into(), steps(conn, |conn| find(conn, "common", "x").map(drop))));
-                cost.push(("by id".into(), steps(conn, |conn| find_by_job_id(conn, "job-50").map(drop))));
+                cost.push(("by id".into(), steps(conn, |conn| locate_any(conn, "job-50").map(drop))));
                 Ok(cost)
             })
             .await

@@ -31,8 +31,8 @@ pub use end::{Cancel, CancelWhy, End};
 pub use insert::{Inserted, NewJob, NewRejected, insert, reject, seen};
 pub use list::{Cursor, ListFilter, list};
 pub use query::{
-    Holder, Queued, counts, find, find_by_job_id, get, holder, holders, payload, queued, uncleaned,
-    unfinished, unfinished_rows,
+    Holder, Located, Queued, counts, find, get, holder, holders, locate, locate_any, payload, queued,
+    uncleaned, unfinished, unfinished_rows,
 };
 pub use steps::{Starting, cancel_requested, cleaned, container, finish, image, requeue, running, starting};
 

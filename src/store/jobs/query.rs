@@ -18,40 +18,65 @@ pub fn get(conn: &Connection, row: i64) -> Result<Option<Job>, StoreError> {
 /// # Errors
 /// See [`get`].
 pub fn find(conn: &Connection, controller_id: &str, job_id: &str) -> Result<Option<Job>, StoreError> {
-    let accepted = first(
-        conn,
-        "WHERE jobs.job_id = ? AND jobs.controller_id = ? AND jobs.state <> 'rejected'",
-        params![job_id, controller_id],
-    )?;
-    if accepted.is_some() {
-        return Ok(accepted);
+    match locate(conn, controller_id, job_id)? {
+        Some(row) => get(conn, row),
+        None => Ok(None),
     }
-    first(
-        conn,
-        "WHERE jobs.job_id = ? AND jobs.state = 'rejected' AND +jobs.controller_id = ? \
-         ORDER BY jobs.row DESC LIMIT 1",
-        params![job_id, controller_id],
-    )
 }
 
-/// Any controller's job of that name: the newest accepted one, else the newest rejection.
+/// The row of [`find`]'s job.
 ///
 /// # Errors
 /// See [`get`].
-pub fn find_by_job_id(conn: &Connection, job_id: &str) -> Result<Option<Job>, StoreError> {
-    let accepted = first(
+pub fn locate(conn: &Connection, controller_id: &str, job_id: &str) -> Result<Option<i64>, StoreError> {
+    let accepted = row(
         conn,
-        "WHERE jobs.job_id = ? AND jobs.state <> 'rejected' ORDER BY jobs.row DESC LIMIT 1",
-        params![job_id],
+        "SELECT row FROM jobs WHERE job_id = ? AND controller_id = ? AND state <> 'rejected'",
+        &[&job_id, &controller_id],
     )?;
     if accepted.is_some() {
         return Ok(accepted);
     }
-    first(
+    row(
         conn,
-        "WHERE jobs.job_id = ? AND jobs.state = 'rejected' ORDER BY jobs.row DESC LIMIT 1",
-        params![job_id],
+        "SELECT row FROM jobs WHERE job_id = ? AND state = 'rejected' AND +controller_id = ? \
+         ORDER BY row DESC LIMIT 1",
+        &[&job_id, &controller_id],
     )
+}
+
+/// Whose job an id alone names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Located {
+    /// This one: the accepted one, else the newest rejection.
+    Row(i64),
+    /// No controller has a job of that id.
+    Nowhere,
+    /// Several controllers have an accepted one: any of them could have taken the id to stand before another's.
+    Ambiguous,
+}
+
+/// The row of the job of that name, whoever's it is.
+///
+/// # Errors
+/// See [`get`].
+pub fn locate_any(conn: &Connection, job_id: &str) -> Result<Located, StoreError> {
+    // Of one controller there is one at most.
+    let (first, last): (Option<i64>, Option<i64>) = conn
+        .prepare_cached(
+            "SELECT min(row), max(row) FROM \
+             (SELECT row FROM jobs WHERE job_id = ? AND state <> 'rejected' LIMIT 2)",
+        )?
+        .query_row([job_id], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    if let (Some(first), Some(last)) = (first, last) {
+        return Ok(if first == last { Located::Row(first) } else { Located::Ambiguous });
+    }
+    let rejected = row(
+        conn,
+        "SELECT row FROM jobs WHERE job_id = ? AND state = 'rejected' ORDER BY row DESC LIMIT 1",
+        &[&job_id],
+    )?;
+    Ok(rejected.map_or(Located::Nowhere, Located::Row))
 }
 
 /// The exact signed bytes of a job that has not ended; `None` afterwards.
@@ -184,6 +209,10 @@ pub fn counts(conn: &Connection) -> Result<Vec<(State, u64)>, StoreError> {
     }
     counts.retain(|(_, count)| *count > 0);
     Ok(counts)
+}
+
+fn row(conn: &Connection, sql: &str, params: &[&dyn rusqlite::ToSql]) -> Result<Option<i64>, StoreError> {
+    Ok(conn.prepare_cached(sql)?.query_row(params, |row| row.get(0)).optional()?)
 }
 
 fn first(conn: &Connection, rest: &str, params: &[&dyn rusqlite::ToSql]) -> Result<Option<Job>, StoreError> {

@@ -40,7 +40,8 @@ const SANDBOX: &[&str] = &[
     "artifacts",
 ];
 
-const CANCEL: &[&str] = &["action", "job_id", "timestamp", "ttl", "controller_id", "agent_id", "reason"];
+const CANCEL: &[&str] =
+    &["action", "job_id", "timestamp", "ttl", "controller_id", "job_controller_id", "agent_id", "reason"];
 
 impl Payload {
     /// Reads a job's payload strictly: what a controller signed, or what the store kept of it.
@@ -140,6 +141,7 @@ impl Cancel {
             timestamp: fields.seconds("timestamp")?,
             ttl: fields.seconds("ttl")?,
             controller_id: fields.required_text("controller_id")?,
+            job_controller_id: fields.text("job_controller_id")?,
             agent_id: rules::name(&mut fields, "agent_id")?,
             reason: fields.text("reason")?,
         };
