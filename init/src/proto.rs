@@ -59,6 +59,10 @@ pub struct Job {
     pub redact: bool,
     /// Number of the first frame that the supervisor writes.
     pub first_seq: u64,
+    /// Largest file that the job may write, in bytes; `None`: as the container has it. Set in the job alone:
+    /// the supervisor writes the spool, which may be larger.
+    #[serde(default)]
+    pub fsize: Option<u64>,
 }
 
 /// What the agent may say after the job.

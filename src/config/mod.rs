@@ -241,7 +241,7 @@ pub struct SandboxConfig {
     /// OCI runtime by image reference (`*` for all); Docker's own default otherwise.
     pub runtimes: Vec<(String, String)>,
     pub nofile: u64,
-    /// Bytes of the largest file a job may write (RLIMIT_FSIZE).
+    /// Bytes of the largest file a job may write (RLIMIT_FSIZE of the job's processes).
     pub fsize: u64,
     /// Bytes of `/dev/shm`.
     pub shm: u64,

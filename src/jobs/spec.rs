@@ -77,6 +77,7 @@ pub(super) fn build(
         secrets,
         redact: settings.output.redact,
         first_seq,
+        fsize: Some(settings.sandbox.fsize),
     };
     (spec, stdin)
 }

@@ -148,7 +148,9 @@ fn host_config(
         pids_limit: Some(signed(limits.pids)),
         ulimits: Some(vec![
             ulimit("core", 0),
-            ulimit("fsize", config.fsize),
+            // The job's own is set by the supervisor in the job. Here it would bind the supervisor too, whose spool
+            // may be larger; said all the same, for the daemon may have a default of its own.
+            ResourcesUlimits { name: Some("fsize".to_owned()), soft: Some(-1), hard: Some(-1) },
             ulimit("memlock", 65_536),
             ulimit("nofile", config.nofile),
         ]),
@@ -264,6 +266,9 @@ mod tests {
         assert_eq!(host["NanoCpus"], 500_000_000);
         assert_eq!(host["AutoRemove"], false);
         assert_eq!(host["LogConfig"]["Type"], "none");
+        let fsize =
+            host["Ulimits"].as_array().unwrap().iter().find(|limit| limit["Name"] == "fsize").unwrap();
+        assert_eq!((&fsize["Soft"], &fsize["Hard"]), (&(-1).into(), &(-1).into()), "the spool may be larger");
         assert_eq!(host["Mounts"].as_array().unwrap().len(), 1, "one mount, the supervisor's");
         assert_eq!(host["Mounts"][0]["ReadOnly"], true);
         assert!(host["Tmpfs"]["/tmp"].as_str().unwrap().contains("nosuid,nodev,size="));

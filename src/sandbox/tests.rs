@@ -58,6 +58,7 @@ mod played {
             secrets: Vec::new(),
             redact: false,
             first_seq: 1,
+            fsize: None,
         }
     }
 

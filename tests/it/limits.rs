@@ -67,3 +67,20 @@ async fn a_fork_bomb_is_capped_and_a_neighbour_does_not_feel_it() {
     assert!(matches!(end["reason"].as_str(), Some("timeout" | "exited" | "signalled")), "{end}");
     agent.no_container_left().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_largest_file_is_a_limit_of_files_and_not_of_the_output() {
+    let agent = Agent::with("sandbox: {fsize: 1 MiB}\n").await;
+    let result = agent
+        .run("head -c 3145728 /dev/zero >&2; { head -c 2097152 /dev/zero >/tmp/f; echo $?; } 2>/dev/null; wc -c </tmp/f")
+        .await;
+    assert_eq!(
+        (&result["reason"], &result["exit_code"]),
+        (&json!("exited"), &json!(0)),
+        "{}",
+        result["error"]
+    );
+    assert_eq!((&result["stderr_bytes"], &result["stderr_truncated"]), (&json!(3_145_728), &json!(false)));
+    // SIGXFSZ is 25.
+    assert_eq!(result["stdout"], "153\n1048576\n");
+}

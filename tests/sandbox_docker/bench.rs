@@ -135,6 +135,7 @@ impl Bench {
             secrets: Vec::new(),
             redact: false,
             first_seq: 1,
+            fsize: None,
         }
     }
 

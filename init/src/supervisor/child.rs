@@ -9,6 +9,7 @@ use std::path::Path;
 use std::ptr;
 
 use nix::fcntl::OFlag;
+use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::{ForkResult, Pid, fork, pipe2};
 use quickcmd_init::proto::{Ending, Job};
 
@@ -31,6 +32,7 @@ enum Step {
     Streams = 1,
     Folder = 2,
     Exec = 3,
+    Limits = 4,
 }
 
 /// All that the new process needs, made before the fork.
@@ -40,6 +42,8 @@ struct Plan {
     args: Vec<CString>,
     env: Vec<CString>,
     workdir: CString,
+    /// Of the size of its files.
+    fsize: Option<libc::rlimit>,
     guard: Guard,
 }
 
@@ -127,6 +131,11 @@ unsafe fn become_job(
                 return (Step::Streams, errno());
             }
         }
+        if let Some(fsize) = &plan.fsize
+            && libc::setrlimit(libc::RLIMIT_FSIZE, fsize) != 0
+        {
+            return (Step::Limits, errno());
+        }
         plan.guard.set();
         if libc::chdir(plan.workdir.as_ptr()) != 0 {
             return (Step::Folder, errno());
@@ -171,8 +180,16 @@ fn plan(job: &Job) -> Result<Plan, Ending> {
             .map(|(k, v)| text("the environment", &format!("{k}={v}")))
             .collect::<Result<_, _>>()?,
         workdir: text("the folder to start in", &job.workdir)?,
+        fsize: job.fsize.map(fsize),
         guard: Guard::new(std::process::id()),
     })
+}
+
+/// Soft and hard limit alike, so that the job can't raise it; and no more than the container allows, which this
+/// process can't raise either.
+fn fsize(bytes: u64) -> libc::rlimit {
+    let bytes = getrlimit(Resource::RLIMIT_FSIZE).map_or(bytes, |(_, hard)| bytes.min(hard));
+    libc::rlimit { rlim_cur: bytes, rlim_max: bytes }
 }
 
 fn pointers(strings: &[CString]) -> Vec<*const c_char> {
@@ -187,6 +204,9 @@ fn explain(job: &Job, plan: &Plan, step: u8, errno: i32) -> Ending {
     }
     if step == Step::Streams as u8 {
         return not_started(126, format!("the sandbox could not set up the job's streams: {error}"));
+    }
+    if step == Step::Limits as u8 {
+        return not_started(126, format!("the sandbox could not set the job's limits: {error}"));
     }
     if errno != libc::ENOENT {
         return not_started(126, format!("{program} can't be run: {error}"));

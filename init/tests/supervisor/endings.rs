@@ -195,3 +195,25 @@ fn a_running_job_does_not_need_the_channel() {
     assert_eq!(outcome.stdout(), "begun\ndone\n");
     assert_eq!(outcome.report.ending, exited(5));
 }
+
+#[test]
+fn the_size_of_files_is_the_jobs_limit_and_not_the_spools() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
+    let file = folder.path().join("file").display().to_string();
+    // Three times as much on standard output; then a file of twice the size, before and after trying to raise it.
+    let mut job = sh(&format!(
+        "head -c 3145728 /dev/zero; trap '' XFSZ; head -c 2097152 /dev/zero >{file}; wc -c <{file} >&2
+         ulimit -f unlimited 2>/dev/null && echo raised >&2; head -c 2097152 /dev/zero >{file}; wc -c <{file} >&2"
+    ));
+    job.fsize = Some(1 << 20);
+    let outcome = run(&job);
+    assert_eq!((outcome.report.ending.clone(), outcome.report.stdout.bytes), (exited(0), 3 << 20));
+    let sizes: Vec<String> =
+        outcome.stderr().lines().filter(|line| line.parse::<u64>().is_ok()).map(str::to_owned).collect();
+    assert_eq!(sizes, ["1048576", "1048576"], "{}", outcome.stderr());
+    assert!(!outcome.stderr().contains("raised"), "{}", outcome.stderr());
+    // As a signal, to those who don't expect it.
+    job.argv[2] = format!("exec head -c 2097152 /dev/zero >{file}");
+    assert_eq!(run(&job).report.ending, Ending::Signalled { signal: 25 });
+}

@@ -211,6 +211,7 @@ pub fn job<S: AsRef<str>>(argv: &[S]) -> Job {
         secrets: Vec::new(),
         redact: false,
         first_seq: 1,
+        fsize: None,
     }
 }
 
