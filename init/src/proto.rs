@@ -97,6 +97,9 @@ pub enum Ending {
     NotStarted {
         code: i32,
         error: String,
+        /// Whether the sandbox itself is the cause: the job could not have done better.
+        #[serde(default)]
+        sandbox: bool,
     },
 }
 

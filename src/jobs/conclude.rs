@@ -15,6 +15,7 @@ use crate::{
         StoreError,
         jobs::{self, End, Job, State},
     },
+    wire::Reason,
 };
 
 /// Everything known of a job's end but the text of its output.
@@ -57,10 +58,15 @@ impl Ended {
             row: attended.job.row,
             job_id: attended.job.job_id.clone(),
             state: if started_at.is_some() { state::State::Running } else { state::State::Starting },
-            verdict,
             timeout: Duration::from_secs(attended.timeout_seconds),
-            started_at: report.as_ref().map(|report| nanos(report.start_ns)).or(started_at),
+            started_at: report
+                .as_ref()
+                // Of a sandbox's own trouble the command never ran, though its start may have been announced.
+                .filter(|_| verdict.reason != Reason::SandboxError)
+                .map(|report| nanos(report.start_ns))
+                .or(started_at),
             ended_at: report.as_ref().map_or_else(Timestamp::now, |report| nanos(report.end_ns)),
+            verdict,
             report,
         }
     }

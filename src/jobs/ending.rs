@@ -41,10 +41,13 @@ impl Verdict {
 
 /// The verdict on a job whose supervisor has reported.
 pub fn of_report(report: &Report, timeout_seconds: u64) -> Verdict {
+    if let Ending::NotStarted { sandbox: true, error, .. } = &report.ending {
+        return Verdict::without_exit(Reason::SandboxError, error.clone());
+    }
     let (exit_code, signal, error) = match &report.ending {
         Ending::Exited { code } => (*code, None, None),
         Ending::Signalled { signal } => (128 + signal, Some(*signal), None),
-        Ending::NotStarted { code, error } => (*code, None, Some(error.clone())),
+        Ending::NotStarted { code, error, .. } => (*code, None, Some(error.clone())),
     };
     let oom_killed = report.oom_kills > 0;
     let verdict = |reason, exit_code, error| Verdict { reason, exit_code, signal, oom_killed, error };
@@ -172,10 +175,22 @@ mod tests {
 
     #[test]
     fn a_command_that_can_not_be_started_says_why() {
-        let ending = Ending::NotStarted { code: 127, error: "nosuch: not found".to_owned() };
+        let error = "nosuch: not found".to_owned();
+        let ending = Ending::NotStarted { code: 127, error, sandbox: false };
         let verdict = of_report(&report(ending, None, 0), 5);
         assert_eq!((verdict.reason, verdict.exit_code), (Reason::Exited, 127));
         assert_eq!(verdict.error.as_deref(), Some("nosuch: not found"));
+
+        // A supervisor's trouble is no exit of the job, whatever code a shell would give.
+        let error = "the sandbox could not start a process".to_owned();
+        let ending = Ending::NotStarted { code: 126, error: error.clone(), sandbox: true };
+        let verdict = of_report(&report(ending, None, 0), 5);
+        assert_eq!((verdict.reason, verdict.exit_code), (Reason::SandboxError, NO_EXIT_CODE));
+        assert_eq!(verdict.error, Some(error));
+        // As an earlier version wrote it.
+        let old: Ending =
+            serde_json::from_str(r#"{"how": "not_started", "code": 127, "error": "e"}"#).unwrap();
+        assert!(matches!(old, Ending::NotStarted { sandbox: false, .. }));
     }
 
     #[test]

@@ -224,6 +224,16 @@ async fn what_can_not_be_mended_ends_typed() {
 }
 
 #[tokio::test]
+async fn trouble_of_the_sandbox_is_no_exit_of_the_job() {
+    let dir = dir();
+    let life = Life::start(dir.path(), Fake::new(), "").await;
+    life.submit("j", "trouble it could not start a process").await.unwrap();
+    let result = life.ended("j").await;
+    assert_eq!((result.status, result.reason, result.exit_code), (Status::Failed, Reason::SandboxError, -1));
+    assert_eq!(result.error.as_deref(), Some("it could not start a process"));
+}
+
+#[tokio::test]
 async fn a_job_that_may_have_started_is_never_started_again() {
     let dir = dir();
     let life = Life::start(dir.path(), Fake::new(), "").await;

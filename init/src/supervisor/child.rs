@@ -54,8 +54,7 @@ struct Plan {
 /// else 126.
 pub fn start(job: &Job, stdin: Option<OwnedFd>) -> Result<Child, Ending> {
     let plan = plan(job)?;
-    let system =
-        |error: io::Error| not_started(126, format!("the sandbox could not start a process: {error}"));
+    let system = |error: io::Error| trouble(format!("the sandbox could not start a process: {error}"));
     let stdin = match stdin {
         Some(stdin) => stdin,
         None => File::open("/dev/null").map_err(system)?.into(),
@@ -203,10 +202,10 @@ fn explain(job: &Job, plan: &Plan, step: u8, errno: i32) -> Ending {
         return not_started(126, format!("can't start in the folder {}: {error}", job.workdir));
     }
     if step == Step::Streams as u8 {
-        return not_started(126, format!("the sandbox could not set up the job's streams: {error}"));
+        return trouble(format!("the sandbox could not set up the job's streams: {error}"));
     }
     if step == Step::Limits as u8 {
-        return not_started(126, format!("the sandbox could not set the job's limits: {error}"));
+        return trouble(format!("the sandbox could not set the job's limits: {error}"));
     }
     if errno != libc::ENOENT {
         return not_started(126, format!("{program} can't be run: {error}"));
@@ -227,5 +226,10 @@ fn explain(job: &Job, plan: &Plan, step: u8, errno: i32) -> Ending {
 }
 
 fn not_started(code: i32, error: String) -> Ending {
-    Ending::NotStarted { code, error }
+    Ending::NotStarted { code, error, sandbox: false }
+}
+
+/// The job was not started, and it is not to blame.
+pub fn trouble(error: String) -> Ending {
+    Ending::NotStarted { code: 126, error, sandbox: true }
 }

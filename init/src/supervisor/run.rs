@@ -79,11 +79,11 @@ pub fn run(order: Order, channel: Channel, mut signals: Signals) -> io::Result<(
         Ok(()) => child::start(&job, stdin),
         Err(error) => {
             let error = format!("the job's output can't be written, so it was not started: {error}");
-            Err(Ending::NotStarted { code: 126, error })
+            Err(child::trouble(error))
         }
     };
     let mut report = Report {
-        ending: Ending::NotStarted { code: 126, error: String::new() },
+        ending: child::trouble(String::new()),
         stopped: None,
         stdout: no_totals(),
         stderr: no_totals(),

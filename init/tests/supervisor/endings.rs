@@ -50,7 +50,7 @@ fn what_can_not_be_started_says_why() {
     ];
     for (argv, expected, sentence) in cases {
         let outcome = run(&job(argv));
-        let Ending::NotStarted { code, error } = &outcome.report.ending else {
+        let Ending::NotStarted { code, error, sandbox: false } = &outcome.report.ending else {
             panic!("{argv:?}: {:?}", outcome.report.ending)
         };
         assert_eq!(*code, expected, "{argv:?}: {error}");
@@ -62,7 +62,7 @@ fn what_can_not_be_started_says_why() {
 fn a_folder_that_is_not_there_is_named() {
     let mut job = sh("true");
     job.workdir = "/no/such/folder".into();
-    let Ending::NotStarted { code: 126, error } = run(&job).report.ending else { panic!() };
+    let Ending::NotStarted { code: 126, error, sandbox: false } = run(&job).report.ending else { panic!() };
     assert!(error.contains("/no/such/folder"), "{error}");
 }
 
@@ -216,4 +216,14 @@ fn the_size_of_files_is_the_jobs_limit_and_not_the_spools() {
     // As a signal, to those who don't expect it.
     job.argv[2] = format!("exec head -c 2097152 /dev/zero >{file}");
     assert_eq!(run(&job).report.ending, Ending::Signalled { signal: 25 });
+}
+
+#[test]
+fn trouble_of_the_sandbox_is_not_the_jobs() {
+    // No more processes for this user: the supervisor can't fork.
+    let mut sandbox = Sandbox::start_by(&["prlimit", "--nproc=0:0"]);
+    sandbox.send(&sh("true"), &[]);
+    let ending = sandbox.end().report.ending;
+    let Ending::NotStarted { code: 126, error, sandbox: true } = ending else { panic!("{ending:?}") };
+    assert!(error.contains("could not start a process"), "{error}");
 }

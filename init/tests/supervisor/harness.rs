@@ -43,6 +43,11 @@ pub struct Sandbox {
 impl Sandbox {
     /// Starts a supervisor and takes its hello.
     pub fn start() -> Sandbox {
+        Sandbox::start_by(&[])
+    }
+
+    /// The same, by a program that becomes the supervisor.
+    pub fn start_by(program: &[&str]) -> Sandbox {
         let folder = tempfile::tempdir().unwrap();
         std::fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
         let init = folder.path().join("init");
@@ -61,6 +66,7 @@ impl Sandbox {
             command.args(["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs"]);
             command.args(["--inh-caps=-all", "--bounding-set=-all"]);
         }
+        command.args(program);
         let program = command.arg(&init).arg(folder.path()).stdin(Stdio::null()).spawn().unwrap();
         let mut sandbox = Sandbox { folder, program, channel: None, pid: Pid::from_raw(0) };
         listener.set_nonblocking(true).unwrap();

@@ -11,6 +11,7 @@
 //! | `exit N`, `signal N` | the end |
 //! | `oom` | killed for memory, with a report |
 //! | `vanish` | the supervisor dies without a report |
+//! | `trouble WORDS` | the sandbox itself could not start the command |
 //!
 //! Anything else is a program that is not there: `NotStarted`, exit code 127.
 
@@ -141,7 +142,12 @@ impl Play {
             "signal" => Next::End(Ending::Signalled { signal: rest.trim().parse().unwrap_or(9) }),
             "oom" => Next::Oom,
             "vanish" => Next::Vanished,
-            other => Next::End(Ending::NotStarted { code: 127, error: format!("{other}: not found") }),
+            "trouble" => Next::End(Ending::NotStarted { code: 126, error: rest.to_owned(), sandbox: true }),
+            other => Next::End(Ending::NotStarted {
+                code: 127,
+                error: format!("{other}: not found"),
+                sandbox: false,
+            }),
         }
     }
 
