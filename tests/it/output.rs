@@ -138,3 +138,13 @@ impl Agent {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_in_the_programs_name_is_told_to_nobody() {
+    let agent = Agent::start().await;
+    let result = agent.run_with("", json!({"argv": ["PGPASSWORD=hunter2", "psql"]})).await;
+    assert_eq!((&result["reason"], &result["exit_code"]), (&json!("exited"), &json!(127)), "{result}");
+    let error = result["error"].as_str().unwrap_or_default();
+    assert!(error.contains("[REDACTED]") && !error.contains("hunter2"), "{error}");
+    assert!(!agent.log().contains("hunter2"), "{}", agent.log());
+}

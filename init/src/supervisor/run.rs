@@ -121,7 +121,7 @@ pub fn run(order: Order, channel: Channel, mut signals: Signals) -> io::Result<(
             ended
         }
         Err(ending) => {
-            report.ending = ending;
+            report.ending = masked(ending, redactor);
             Instant::now()
         }
     };
@@ -136,6 +136,16 @@ pub fn run(order: Order, channel: Channel, mut signals: Signals) -> io::Result<(
     // Whoever waits for the report has it by now. A disk that can't be synced can't be helped from here.
     let _ = spool.sync();
     Ok(())
+}
+
+/// Why a job was not started may name its program or its folder, and these a secret (`PGPASSWORD=... psql` without a
+/// shell): the same is masked there as in the output.
+fn masked(ending: Ending, mut redactor: Redactor) -> Ending {
+    let Ending::NotStarted { code, error, sandbox } = ending else { return ending };
+    let mut masked = Vec::with_capacity(error.len());
+    redactor.push(error.as_bytes(), &mut masked);
+    redactor.finish(&mut masked);
+    Ending::NotStarted { code, error: String::from_utf8_lossy(&masked).into_owned(), sandbox }
 }
 
 impl Run {

@@ -1,8 +1,8 @@
 //! Secrets in a job's output.
 
-use quickcmd_init::proto::Stop;
+use quickcmd_init::proto::{Ending, Stop};
 
-use crate::harness::{Sandbox, run, sh};
+use crate::harness::{Sandbox, job, run, sh};
 
 #[test]
 fn known_values_and_patterns_are_masked_in_both_streams() {
@@ -56,4 +56,22 @@ fn the_limit_counts_what_is_recorded() {
     let outcome = run(&job);
     assert_eq!(outcome.stdout(), "[REDACTED]-[RED");
     assert_eq!(outcome.report.stdout.dropped, 17);
+}
+
+#[test]
+fn why_a_job_was_not_started_shows_no_secret() {
+    let mut named = job(&["PGPASSWORD=hunter2"]);
+    named.redact = true;
+    let mut known = job(&["/opt/s3cr3t-value/run"]);
+    known.secrets = vec!["s3cr3t-value".into()];
+    let mut folder = sh("true");
+    folder.workdir = "/srv/s3cr3t-value".into();
+    folder.secrets = vec!["s3cr3t-value".into()];
+    for (job, secret) in [(named, "hunter2"), (known, "s3cr3t-value"), (folder, "s3cr3t-value")] {
+        let outcome = run(&job);
+        let Ending::NotStarted { error, .. } = &outcome.report.ending else { panic!("{:?}", outcome.report) };
+        assert!(error.contains("[REDACTED]"), "{error}");
+        let spool = outcome.records.iter().flat_map(|record| record.1.clone()).collect::<Vec<_>>();
+        assert!(!String::from_utf8_lossy(&spool).contains(secret), "{error}");
+    }
 }
