@@ -11,6 +11,10 @@ use std::os::fd::{AsFd, BorrowedFd};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
+/// Signals taken in one go. A job may signal this process as fast as it can be read: that must not keep the
+/// loop from deadline, channel and streams.
+const AT_ONCE: usize = 64;
+
 /// What has been signalled since the last look.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Seen {
@@ -50,10 +54,11 @@ impl Signals {
         Ok(Signals { fd, is_init: std::process::id() == 1 })
     }
 
-    /// Takes what is there, without waiting.
+    /// Takes what is there, without waiting; of a flood only a part, the rest keeps the descriptor readable.
     pub fn take(&mut self) -> Seen {
         let mut seen = Seen::default();
-        while let Ok(Some(info)) = self.fd.read_signal() {
+        for _ in 0..AT_ONCE {
+            let Ok(Some(info)) = self.fd.read_signal() else { break };
             if info.ssi_signo == Signal::SIGCHLD as u32 {
                 seen.child = true;
             } else if info.ssi_signo == Signal::SIGTERM as u32 {

@@ -81,6 +81,18 @@ fn signals_to_the_supervisor_do_nothing() {
 }
 
 #[test]
+fn a_flood_of_signals_keeps_nothing_waiting() {
+    // Faster than they can be read, by several at once, who also take no hint.
+    let script = "$SIG{TERM} = 'IGNORE'; $| = 1; print \"x\\n\"; for (1..2) { fork } while (1) { kill 15, 1 for 1..1000 }";
+    let mut job = job(&["perl", "-e", script]);
+    job.timeout_ms = 1000;
+    job.grace_ms = 200;
+    let outcome = run(&job);
+    assert_eq!(outcome.report.stopped, Some(Stop::Timeout));
+    assert_eq!(outcome.stdout(), "x\n");
+}
+
+#[test]
 fn the_supervisor_can_not_be_looked_into() {
     let script = "for f in mem environ maps fd/0 fd root cwd exe auxv stack; do \
                   if cat /proc/1/$f >/dev/null 2>&1 || ls /proc/1/$f/ >/dev/null 2>&1; then echo open $f; fi; done; \
