@@ -7,13 +7,14 @@
 #![allow(unsafe_code)]
 
 use libc::{
-    BPF_ABS, BPF_ALU, BPF_AND, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_RET, BPF_W, SECCOMP_RET_ALLOW,
+    BPF_ABS, BPF_ALU, BPF_AND, BPF_JA, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_RET, BPF_W, SECCOMP_RET_ALLOW,
     SECCOMP_RET_ERRNO, sock_filter,
 };
 
-/// Where `struct seccomp_data` has the call's number and the lower half of its first argument.
+/// Where `struct seccomp_data` has the call's number and the lower halves of its first two arguments.
 const NUMBER: u32 = 0;
 const FIRST: u32 = 16;
+const SECOND: u32 = 24;
 
 /// The calls whose first argument is the process that they change.
 #[cfg(target_arch = "x86_64")]
@@ -35,11 +36,21 @@ const CALLS: [i64; 5] = [
     libc::SYS_sched_setattr,
 ];
 
+/// The calls whose first argument says how the second names whom they change, and what it must be to name one
+/// process. By group or by user they would reach the supervisor without its number.
+const BY_KIND: [(i64, u32); 2] =
+    [(libc::SYS_setpriority, PRIO_PROCESS), (libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS)];
+
+/// From `sys/resource.h`; C libraries differ in its type.
+const PRIO_PROCESS: u32 = 0;
+/// From `linux/ioprio.h`.
+const IOPRIO_WHO_PROCESS: u32 = 1;
+
 /// The filter's program: made before the fork, set after it.
 pub struct Guard(Vec<sock_filter>);
 
 impl Guard {
-    /// Refuses the calls that name this process.
+    /// Refuses the calls that name this process, or may mean it without naming it.
     pub fn new(supervisor: u32) -> Guard {
         let op = |code: u32, jt: usize, jf: usize, k: u32| sock_filter {
             code: u16::try_from(code).unwrap_or(0),
@@ -48,18 +59,41 @@ impl Guard {
             k,
         };
         let load = |at| op(BPF_LD | BPF_W | BPF_ABS, 0, 0, at);
+        let equals = |k: u32, jt, jf| op(BPF_JMP | BPF_JEQ | BPF_K, jt, jf, k);
+        let number = |call: i64| u32::try_from(call).unwrap_or(u32::MAX);
         // The bit that marks a call of the x32 kind makes no difference here.
         let mut program = vec![load(NUMBER), op(BPF_ALU | BPF_AND | BPF_K, 0, 0, !0x4000_0000)];
-        for (at, call) in CALLS.iter().enumerate() {
-            let rest = CALLS.len() - 1 - at;
-            // To the look at the argument; the last one, if it is not meant either, past it.
-            let past = if rest == 0 { 2 } else { 0 };
-            program.push(op(BPF_JMP | BPF_JEQ | BPF_K, rest, past, u32::try_from(*call).unwrap_or(u32::MAX)));
+        // Jumps are counted from the next instruction. What comes after the comparisons of the number:
+        //   allow
+        //   for each kind: load the first argument; is it a process? to `second`; refuse
+        //   second: load the second argument; to `who`
+        //   first: load the first argument
+        //   who: is it the supervisor? refuse : allow
+        let kinds = BY_KIND.len();
+        let to_allow = CALLS.len() + kinds;
+        let to_kind = |kind: usize| to_allow + 1 + 3 * kind;
+        let to_second = to_kind(kinds);
+        let to_first = to_second + 2;
+        let compared = CALLS.iter().map(|call| (*call, to_first));
+        let by_kind = BY_KIND.iter().enumerate().map(|(kind, (call, _))| (*call, to_kind(kind)));
+        for (at, (call, target)) in compared.chain(by_kind).enumerate() {
+            program.push(equals(number(call), target - at - 1, 0));
         }
+        let allow = op(BPF_RET | BPF_K, 0, 0, SECCOMP_RET_ALLOW);
+        let refuse = op(BPF_RET | BPF_K, 0, 0, SECCOMP_RET_ERRNO | 1);
+        program.push(allow);
+        for (kind, (_, process)) in BY_KIND.iter().enumerate() {
+            program.push(load(FIRST));
+            program.push(equals(*process, to_second - to_kind(kind) - 2, 0));
+            program.push(refuse);
+        }
+        program.push(load(SECOND));
+        // Past the load of the first argument.
+        program.push(op(BPF_JMP | BPF_JA, 0, 0, 1));
         program.push(load(FIRST));
-        program.push(op(BPF_JMP | BPF_JEQ | BPF_K, 1, 0, supervisor));
-        program.push(op(BPF_RET | BPF_K, 0, 0, SECCOMP_RET_ALLOW));
-        program.push(op(BPF_RET | BPF_K, 0, 0, SECCOMP_RET_ERRNO | 1));
+        program.push(equals(supervisor, 1, 0));
+        program.push(allow);
+        program.push(refuse);
         Guard(program)
     }
 

@@ -119,6 +119,17 @@ fn the_supervisors_limits_are_its_own() {
 }
 
 #[test]
+fn the_supervisors_priorities_are_its_own() {
+    // setpriority and ioprio_set (to idle): of process 1, of a group, of the whole user refused; of oneself granted.
+    let script = "my $before = getpriority(0, 1); print syscall(141, $_->[0], $_->[1], 19), ' ' for [0, 1], [1, 0], [1, 1], [2, 0], [2, $< + 0]; \
+                  print syscall(251, $_->[0], $_->[1], 3 << 13), ' ' for [1, 1], [2, 0], [3, $< + 0]; \
+                  print syscall(141, 0, 0, 19), ' ', syscall(141, 0, $$ + 0, 19), ' ', getpriority(0, 0), ' '; \
+                  print syscall(251, 1, 0, 3 << 13), ' ', getpriority(0, 1) - $before";
+    let outcome = run(&job(&["perl", "-e", script]));
+    assert_eq!(outcome.stdout(), "-1 -1 -1 -1 -1 -1 -1 -1 0 0 19 0 0");
+}
+
+#[test]
 fn the_report_can_not_be_forged() {
     let outcome =
         run(&sh("printf 'QCR1\\002\\000\\000\\000\\005\\000\\000\\000\\000\\000\\000\\000{}'; exit 2"));
