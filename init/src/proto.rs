@@ -13,10 +13,15 @@
 //! [`crate::spool`]), never over the channel: so a job runs on, and its end is known, while the agent
 //! is down. When the channel closes before a job came, the supervisor ends; after that it stays.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 /// Version of this protocol; the agent refuses a supervisor that says another.
 pub const VERSION: u32 = 1;
+
+/// How long a full disk may keep the supervisor's last records, the report among them, waiting.
+pub const REPORT_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Largest JSON message either side takes, in bytes.
 pub const MAX_MESSAGE: usize = 4 << 20;

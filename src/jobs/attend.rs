@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use quickcmd_init::proto::Report;
+use quickcmd_init::proto::{REPORT_PATIENCE, Report};
 use tokio::sync::watch;
 
 use super::{
@@ -21,8 +21,11 @@ use crate::{
     store::jobs,
 };
 
-/// How much longer than timeout and grace a supervisor may take before its container is killed.
-const SLACK: Duration = Duration::from_secs(10);
+/// How much longer than timeout and grace a supervisor may take before its container is killed: longer than a full
+/// disk may keep its report waiting, or the true end of a job would be thrown away with it.
+const SLACK: Duration = REPORT_PATIENCE.saturating_add(Duration::from_secs(30));
+/// The same where the job was asked to end, and that is what will be recorded: nobody waits that long then.
+const ASKED_SLACK: Duration = Duration::from_secs(10);
 /// How long after a container's end its last records may take to be seen.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 /// How long a supervisor alone is listened to, which says itself how its job ended; then Docker is asked to tell of
@@ -139,14 +142,14 @@ pub(super) async fn to_the_end(
             }
             Event::Asked(why) => {
                 stopping = Some(why);
-                overdue = overdue.min(Instant::now() + grace + SLACK);
+                overdue = overdue.min(Instant::now() + grace + ASKED_SLACK);
                 if let Err(error) = attended.sandbox.stop(why).await {
                     tracing::warn!(row, %error, "the job could not be asked to end; its container is killed after the grace");
                 }
             }
             Event::Overdue => {
                 // Its supervisor has not ended it: nothing of the container is to be trusted any more.
-                stopping.get_or_insert(Stop::Timeout);
+                stopping = ending::overdue(stopping, started.is_some());
                 let since = *killed.get_or_insert_with(Instant::now);
                 if since.elapsed() > KILL_PATIENCE {
                     tracing::error!(

@@ -74,6 +74,12 @@ pub fn of_report(report: &Report, timeout_seconds: u64) -> Verdict {
     }
 }
 
+/// Why the agent kills a sandbox that should have ended by itself: what was asked of it before; else the job's time,
+/// if it is known to have begun. Otherwise nobody knows what became of the job.
+pub fn overdue(asked: Option<Stop>, started: bool) -> Option<Stop> {
+    asked.or_else(|| started.then_some(Stop::Timeout))
+}
+
 /// The verdict on a started job whose container ended without a report: the supervisor itself was
 /// killed. `stopping`: what the agent had asked for.
 pub fn without_report(evidence: Option<&Evidence>, stopping: Option<Stop>, started: bool) -> Verdict {
@@ -203,6 +209,12 @@ mod tests {
             without_report(Some(&evidence(false)), Some(Stop::Cancelled), true).reason,
             Reason::Cancelled
         );
+        // Killed as overdue: out of time only if it ever began, and not if something else was asked before.
+        let overdue =
+            |asked, started| without_report(Some(&evidence(false)), overdue(asked, started), started);
+        assert_eq!(overdue(None, true).reason, Reason::Timeout);
+        assert_eq!(overdue(None, false).reason, Reason::Lost);
+        assert_eq!(overdue(Some(Stop::Cancelled), true).reason, Reason::Cancelled);
         let lost = without_report(Some(&evidence(false)), None, true);
         assert_eq!((lost.reason, lost.exit_code), (Reason::Lost, -1));
         assert_eq!(without_report(None, None, false).reason, Reason::Lost);

@@ -9,7 +9,7 @@ use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::signal::Signal;
 use nix::sys::time::{TimeSpec, TimeValLike};
 use nix::unistd::Pid;
-use quickcmd_init::proto::{Ending, Job, Report, Stop};
+use quickcmd_init::proto::{Ending, Job, REPORT_PATIENCE, Report, Stop};
 use quickcmd_init::redact::Redactor;
 use quickcmd_init::spool::{Kind, MAX_BODY};
 
@@ -26,10 +26,8 @@ const LEFTOVER: Duration = Duration::from_millis(100);
 const KILL_AGAIN: Duration = Duration::from_millis(20);
 /// How long processes that SIGKILL does not end (stuck in the kernel) keep the report waiting.
 const UNKILLABLE: Duration = Duration::from_secs(2);
-/// How long a full disk may keep the job from its start,
+/// How long a full disk may keep the job from its start.
 const START_PATIENCE: Duration = Duration::from_secs(5);
-/// and how long it may keep the report waiting.
-const REPORT_PATIENCE: Duration = Duration::from_secs(60);
 
 /// How far the end of the job has come.
 #[derive(Debug, Clone, Copy)]
@@ -94,6 +92,7 @@ pub fn run(order: Order, channel: Channel, mut signals: Signals) -> io::Result<(
         end_ns: 0,
         run_ms: 0,
     };
+    let mut missing = Vec::new();
     let ended = match child {
         Ok(child) => {
             let mut run = Run {
@@ -109,10 +108,8 @@ pub fn run(order: Order, channel: Channel, mut signals: Signals) -> io::Result<(
             };
             run.drive(&job, Some(channel), &mut signals, &mut spool);
             let ended = run.ended.unwrap_or_else(Instant::now);
-            let patience = Instant::now() + REPORT_PATIENCE;
-            for sentence in run.stdout.missing().into_iter().chain(run.stderr.missing()) {
-                spool.say(&sentence, patience);
-            }
+            missing.extend(run.stdout.missing());
+            missing.extend(run.stderr.missing());
             report.stopped = run.stopped;
             report.stdout = run.stdout.totals();
             report.stderr = run.stderr.totals();
@@ -132,7 +129,12 @@ pub fn run(order: Order, channel: Channel, mut signals: Signals) -> io::Result<(
     let run_time = ended.saturating_duration_since(start);
     report.run_ms = u64::try_from(run_time.as_millis()).unwrap_or(u64::MAX);
     report.end_ns = start_ns.saturating_add(u64::try_from(run_time.as_nanos()).unwrap_or(u64::MAX));
-    spool.insist(Kind::Report, 0, &serde_json::to_vec(&report)?, Instant::now() + REPORT_PATIENCE)?;
+    // One patience for all that is left to say: the agent knows it, and does not wait for ever.
+    let patience = Instant::now() + REPORT_PATIENCE;
+    for sentence in missing {
+        spool.say(&sentence, patience);
+    }
+    spool.insist(Kind::Report, 0, &serde_json::to_vec(&report)?, patience)?;
     // Whoever waits for the report has it by now. A disk that can't be synced can't be helped from here.
     let _ = spool.sync();
     Ok(())
