@@ -15,11 +15,12 @@ use crate::wire::{
 pub const MAX_JOB_ID: usize = 128;
 /// Bytes of `prompt` and of `snapshot_metadata`.
 pub const MAX_TEXT: usize = 65_536;
-/// Bytes of `command`.
-pub const MAX_COMMAND: usize = 131_072;
+/// Bytes of `command`, which is one argument of a shell: Linux's own limit of one (`MAX_ARG_STRLEN`, 128 KiB) less the
+/// ending NUL.
+pub const MAX_COMMAND: usize = 131_071;
 /// Items of `argv`.
 pub const MAX_ARGV_ITEMS: usize = 1_024;
-/// Bytes of one item of `argv`: Linux's own limit (`MAX_ARG_STRLEN`) less the ending NUL.
+/// Bytes of one item of `argv`: as for `command`.
 pub const MAX_ARGV_ITEM: usize = 131_071;
 /// Bytes of all items of `argv` together.
 pub const MAX_ARGV: usize = 524_288;
@@ -122,7 +123,12 @@ pub(super) fn command(fields: &mut Fields<'_>) -> Result<(String, Option<Vec<Str
         None => {}
     }
     if command.len() > MAX_COMMAND {
-        return Err(fields.invalid("command", &format!("may have {MAX_COMMAND} bytes at most")));
+        let why = format!(
+            "has {} bytes and may have {MAX_COMMAND} at most, the longest argument that Linux takes: send a longer \
+             script as `stdin`, with the command `sh`",
+            command.len()
+        );
+        return Err(fields.invalid("command", &why));
     }
     if command.contains('\0') {
         return Err(fields.invalid("command", "must not contain NUL"));

@@ -134,6 +134,8 @@ fn texts_scopes_and_names_are_bounded() {
 fn exactly_one_of_command_and_argv() {
     taken(&json!({"command": "x".repeat(rules::MAX_COMMAND)}));
     refused(&json!({"command": "x".repeat(rules::MAX_COMMAND + 1)}), "command");
+    // What Linux takes as one argument, with its NUL.
+    assert_eq!((rules::MAX_COMMAND, rules::MAX_ARGV_ITEM), (131_071, 131_071));
     refused(&json!({"command": ""}), "command");
     refused(&json!({"command": "a\0b"}), "command");
     refused(&json!({"command": "id", "argv": ["id"]}), "argv");
