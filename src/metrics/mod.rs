@@ -126,6 +126,8 @@ pub struct Metrics {
     pub pool_refill: Histogram,
     /// Containers that were found without a job and removed.
     pub reaped: IntCounter,
+    /// Containers that could not be removed so far.
+    pub quarantined: IntGauge,
 
     pub db_commit_seconds: Histogram,
     /// Writes in one commit.
@@ -195,6 +197,8 @@ impl Metrics {
         let pool_refill =
             b.histogram("pool_refill_seconds", START, "Time that it took to make a waiting sandbox");
         let reaped = b.counter("containers_reaped_total", "Containers without a job, found and removed");
+        let quarantined =
+            b.gauge("quarantined_containers", "Containers that Docker does not remove, still tried");
 
         let db_commit_seconds =
             b.histogram("db_commit_seconds", COMMIT, "Time that commits took, synced to disk");
@@ -246,6 +250,7 @@ impl Metrics {
             pool_misses,
             pool_refill,
             reaped,
+            quarantined,
             db_commit_seconds,
             db_commit_batch,
             db_errors,

@@ -90,6 +90,9 @@ impl Observer for Metrics {
     fn pool_refilled(&self, took: Duration) {
         self.pool_refill.observe(took.as_secs_f64());
     }
+    fn quarantined(&self, containers: usize) {
+        self.quarantined.set(i64::try_from(containers).unwrap_or(i64::MAX));
+    }
 }
 
 /// Why a call failed.
