@@ -13,6 +13,7 @@
 mod control;
 mod door;
 mod folders;
+mod handover;
 mod log;
 mod notify;
 mod privileges;
@@ -46,6 +47,7 @@ use crate::{
     sandbox::{Docker, Engine, Observer},
     store::{self, Store, StoreError},
 };
+use handover::Belongings;
 use privileges::Became;
 use signals::{Signal, Signals};
 
@@ -208,9 +210,19 @@ fn gate(config: &Config) -> Result<Gate, AgentError> {
 
 fn become_ordinary(config: &Config) -> Result<(), AgentError> {
     let socket = config.sandbox.docker_host.strip_prefix("unix://").map(Path::new);
-    match privileges::become_ordinary(&config.run_as, &config.data_dir, socket)? {
+    let belongings = Belongings { data_dir: &config.data_dir, database: &config.audit_db_path };
+    match privileges::become_ordinary(&config.run_as, belongings, socket)? {
         Became::AlreadyOrdinary => {}
-        Became::User { name, groups } => tracing::info!(user = name, ?groups, "no longer root"),
+        Became::User { name, groups, left } => {
+            tracing::info!(user = name, ?groups, "no longer root");
+            for folder in left {
+                tracing::warn!(
+                    folder = %folder.display(),
+                    "the folder holds what is not the agent's, so it was not handed to {name}, who can't write there: \
+                     set data_dir to a folder of the agent's own, else `drain` does not reach this agent"
+                );
+            }
+        }
         Became::NoSuchUser { name } => tracing::warn!(
             "there is no user {name:?} (run_as_user): the agent goes on as root; scripts/setup-agent.sh makes the user"
         ),

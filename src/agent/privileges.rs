@@ -3,12 +3,13 @@
 
 use std::{
     fs,
-    os::unix::fs::{MetadataExt, chown},
-    path::Path,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
 };
 
-use nix::unistd::{Gid, Group, Uid, User, getgrouplist, setgid, setgroups, setuid};
+use nix::unistd::{AccessFlags, Gid, Group, Uid, User, access, getgrouplist, setgid, setgroups, setuid};
 
+use super::handover::{Belongings, Heir};
 use crate::config::RunAs;
 
 /// What became of the wish to be an ordinary user.
@@ -16,8 +17,9 @@ use crate::config::RunAs;
 pub enum Became {
     /// It was one already: there is nothing to give up.
     AlreadyOrdinary,
-    /// It is now this user, in these groups.
-    User { name: String, groups: Vec<u32> },
+    /// It is now this user, in these groups. `left`: folders that hold what is not the agent's, so that they were not
+    /// handed over, and that the user can't write to.
+    User { name: String, groups: Vec<u32>, left: Vec<PathBuf> },
     /// There is no such user: it goes on as root, and the log says what to do.
     NoSuchUser { name: String },
 }
@@ -40,6 +42,19 @@ pub enum PrivilegeError {
         /// What the system said.
         error: std::io::Error,
     },
+    /// It was handed over, and is still out of reach: a folder above it is closed.
+    #[error(
+        "{user} can't use {path} ({error}): a folder above it is closed to that user; open it, or set data_dir and \
+         audit_db_path to a folder that is not"
+    )]
+    OutOfReach {
+        /// The file or folder.
+        path: String,
+        /// Whose it is.
+        user: String,
+        /// What the system said.
+        error: nix::Error,
+    },
     /// A system call failed.
     #[error("could not become {user}: {call}: {error}")]
     Call {
@@ -52,14 +67,14 @@ pub enum PrivilegeError {
     },
 }
 
-/// Hands the data folder to the configured user and becomes that user, keeping the group that owns Docker's
+/// Hands what is the agent's to the configured user and becomes that user, keeping the group that owns Docker's
 /// socket. Does nothing where the process is not root.
 ///
 /// # Errors
 /// [`PrivilegeError`]; the process may then have given up part of its rights and must end.
-pub fn become_ordinary(
+pub(super) fn become_ordinary(
     run_as: &RunAs,
-    data_dir: &Path,
+    belongings: Belongings<'_>,
     docker_socket: Option<&Path>,
 ) -> Result<Became, PrivilegeError> {
     if !Uid::effective().is_root() {
@@ -77,8 +92,12 @@ pub fn become_ordinary(
         .map_err(|error| call("getgrnam", error))?
         .ok_or_else(|| PrivilegeError::NoSuchGroup(run_as.group.clone()))?;
 
-    hand_over(data_dir, user.uid, group.gid).map_err(|(path, error)| PrivilegeError::HandOver {
-        path,
+    let heir = Heir {
+        uid: rustix::fs::Uid::from_raw(user.uid.as_raw()),
+        gid: rustix::fs::Gid::from_raw(group.gid.as_raw()),
+    };
+    belongings.hand_over(heir).map_err(|(path, error)| PrivilegeError::HandOver {
+        path: path.display().to_string(),
         user: name.clone(),
         error,
     })?;
@@ -97,32 +116,17 @@ pub fn become_ordinary(
     setgroups(&groups).map_err(|error| call("setgroups", error))?;
     setgid(group.gid).map_err(|error| call("setgid", error))?;
     setuid(user.uid).map_err(|error| call("setuid", error))?;
-    Ok(Became::User { name, groups: groups.iter().map(|gid| gid.as_raw()).collect() })
-}
-
-/// Gives the folder and all in it to the user. Links are given themselves, never followed.
-fn hand_over(path: &Path, uid: Uid, gid: Gid) -> Result<(), (String, std::io::Error)> {
-    let named = |error| (path.display().to_string(), error);
-    let meta = match fs::symlink_metadata(path) {
-        Ok(meta) => meta,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            fs::create_dir_all(path).map_err(named)?;
-            fs::symlink_metadata(path).map_err(named)?
-        }
-        Err(error) => return Err(named(error)),
-    };
-    if meta.is_dir() {
-        for entry in fs::read_dir(path).map_err(named)? {
-            hand_over(&entry.map_err(named)?.path(), uid, gid)?;
-        }
+    // Asked as that user: better no start than one in which every job fails.
+    for path in belongings.needed() {
+        access(&path, AccessFlags::R_OK | AccessFlags::W_OK).map_err(|error| PrivilegeError::OutOfReach {
+            path: path.display().to_string(),
+            user: name.clone(),
+            error,
+        })?;
     }
-    if meta.uid() == uid.as_raw() && meta.gid() == gid.as_raw() {
-        return Ok(());
-    }
-    if meta.is_symlink() {
-        return std::os::unix::fs::lchown(path, Some(uid.as_raw()), Some(gid.as_raw())).map_err(named);
-    }
-    chown(path, Some(uid.as_raw()), Some(gid.as_raw())).map_err(named)
+    let closed = |folder: &PathBuf| access(folder, AccessFlags::W_OK | AccessFlags::X_OK).is_err();
+    let left = belongings.folders().into_iter().filter(closed).collect();
+    Ok(Became::User { name, groups: groups.iter().map(|gid| gid.as_raw()).collect(), left })
 }
 
 #[cfg(test)]
@@ -136,7 +140,8 @@ mod tests {
         }
         let dir = tempfile::tempdir().expect("a folder");
         let run_as = RunAs { user: "no-such-user-here".to_owned(), group: "no-such-group".to_owned() };
-        let became = become_ordinary(&run_as, dir.path(), None).expect("it goes on");
+        let belongings = Belongings { data_dir: dir.path(), database: &dir.path().join("db") };
+        let became = become_ordinary(&run_as, belongings, None).expect("it goes on");
         assert_eq!(became, Became::NoSuchUser { name: "no-such-user-here".to_owned() });
     }
 }
