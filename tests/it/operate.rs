@@ -1,6 +1,6 @@
 //! The operator's verbs, on a running agent and on a stopped one.
 
-use std::process::Command;
+use std::{process::Command, time::Instant};
 
 use serde_json::{Value, json};
 
@@ -180,8 +180,16 @@ async fn sandboxes_are_listed_and_those_that_no_job_needs_removed() {
         let all = listed["sandboxes"].as_array().expect("a list").clone();
         all.into_iter().find(|one| one["job_id"] == json!(id)).expect("the job's own")
     };
-    let one = of_job(&listed(&agent));
-    assert_eq!((&one["verdict"], &one["job_state"]), (&json!("needed"), &json!("running")), "{one}");
+    // A job is told as running from its turn on; that it has begun is recorded a moment later.
+    let end = Instant::now() + PATIENCE;
+    let one = loop {
+        let one = of_job(&listed(&agent));
+        assert_eq!(one["verdict"], "needed", "{one}");
+        if one["job_state"] == "running" {
+            break one;
+        }
+        assert!(Instant::now() < end, "{one}");
+    };
     assert!(done(&agent, &["sandboxes"]).contains(&format!("job {id} (running)")));
     assert!(refused(&agent, &["sandboxes", "--remove"]).contains("the agent runs"));
     agent.kill();
