@@ -312,6 +312,24 @@ is "the record" "1" "$(runs "select count(*) from runs where exit_code = 7")"
 stop_agent || fail "the agent ended with $?"
 ok "started as root it becomes quickcmd, keeps Docker's group and hands over $state"
 
+# As in /var/log: other files are there, and everybody may look.
+chown -R root:root "$state"
+chmod 0755 "$state"
+: >"$state/theirs.log"
+: >"$work/agent.log"
+start /usr/local/bin/quickcmd-agent --config="$config"
+is "what stays root's in $state" "$state $state/theirs.log " "$(find "$state" ! -user quickcmd | sort | tr '\n' ' ')"
+has "of the folder" "was not handed to quickcmd" "$(cat "$work/agent.log")"
+/usr/local/bin/quickcmd run -- true || fail "no job from an agent in a folder with other files"
+stop_agent || fail "the agent ended with $?"
+chmod 0750 "$state"
+if /usr/local/bin/quickcmd-agent --config="$config" >"$work/agent.log" 2>&1; then
+  fail "the agent runs on a folder that is closed to its user"
+fi
+has "of a closed folder" "quickcmd can't use $state" "$(cat "$work/agent.log")"
+rm "$state/theirs.log"
+ok "of a folder with other files it takes its own only, and says so"
+
 sed -i 's/^run_as_user: .*/run_as_user: "no-such-user"/' "$config"
 : >"$work/agent.log"
 start /usr/local/bin/quickcmd-agent --config="$config"

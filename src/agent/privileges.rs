@@ -44,8 +44,9 @@ pub enum PrivilegeError {
     },
     /// It was handed over, and is still out of reach: a folder above it is closed.
     #[error(
-        "{user} can't use {path} ({error}): a folder above it is closed to that user; open it, or set data_dir and \
-         audit_db_path to a folder that is not"
+        "{user} can't use {path} ({error}): a folder above it is closed to that user, and one that also holds \
+         other files was not handed over: give it to {user}, or set data_dir and audit_db_path to a folder of the \
+         agent's own"
     )]
     OutOfReach {
         /// The file or folder.
