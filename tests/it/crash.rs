@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use serde_json::json;
 
-use crate::harness::{Agent, bytes_of, text_of};
+use crate::harness::{Agent, PATIENCE, bytes_of, signal, text_of, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn five_running_and_fifty_queued_each_have_exactly_one_end() {
@@ -138,5 +139,23 @@ async fn what_does_not_end_in_the_drain_time_is_cancelled() {
     agent.until_ready().await;
     let end = agent.ended(&id).await;
     assert_eq!((&end["status"], &end["reason"]), (&json!("failed"), &json!("cancelled")), "{end}");
+    agent.no_container_left().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_sigterm_hurries_and_an_open_stream_gets_its_end() {
+    let mut agent = Agent::with("drain_timeout: 600s\ngrace: 1s\n").await;
+    let id = agent.submit("echo begin; sleep 300").await;
+    let mut stream = agent.stream(&id, "").await;
+    while stream.next().await.expect("a frame")["stream"] != "stdout" {}
+    signal(agent.pid(), Signal::SIGTERM);
+    until("it waits for the job", PATIENCE, async || agent.log().contains("running jobs may end")).await;
+    assert_eq!(agent.terminate(), Some(0), "the second one");
+    let frames = stream.read_to_end().await;
+    let end = frames.last().expect("the final frame");
+    assert_eq!(end["result"]["reason"], "cancelled", "{end}");
+    agent.launch();
+    agent.until_ready().await;
+    assert_eq!(agent.ended(&id).await["reason"], "cancelled");
     agent.no_container_left().await;
 }

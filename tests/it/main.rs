@@ -7,6 +7,7 @@ mod harness;
 
 mod cancel;
 mod crash;
+mod disk;
 mod jobs;
 mod limits;
 mod operate;
@@ -14,5 +15,6 @@ mod output;
 mod pool;
 mod reads;
 mod refusals;
+mod reload;
 mod stream;
 mod systemd;
