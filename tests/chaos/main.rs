@@ -7,6 +7,7 @@
 mod harness;
 
 mod clients;
+mod docker;
 mod failpoints;
 mod faults;
 mod model;
