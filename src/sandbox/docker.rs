@@ -217,10 +217,20 @@ impl Core {
             return Err(SandboxError::Failed(format!("{} is no UTF-8", path.display())));
         };
         let body = container::body(&self.config, shape, folder, &volumes, labels)?;
-        if self.live().contains_key(name) {
-            return Err(SandboxError::MayHaveStarted(format!(
-                "container {name} of this attempt is there already"
-            )));
+        let there = self.live().get(name).cloned();
+        match there {
+            None => {}
+            // A launch that Docker did not answer to the end: it gave the container to nobody.
+            Some(Some(id)) if self.reaper.has(&id) => {
+                return Err(SandboxError::Unreachable(format!(
+                    "container {name} of an earlier try is still being removed"
+                )));
+            }
+            Some(_) => {
+                return Err(SandboxError::MayHaveStarted(format!(
+                    "container {name} of this attempt is there already"
+                )));
+            }
         }
         // From here on the container is somebody's to remove, also when this future is dropped.
         let mut guard = Guard { core: self, id: None, name: name.to_owned(), armed: true };

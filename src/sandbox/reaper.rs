@@ -66,8 +66,9 @@ impl Reaper {
         self.shared.tasks.spawn_on(
             async move {
                 shared.until_gone(&id, name).await;
-                lock(&shared.doomed).remove(&id);
+                // In this order: who finds the container among those of this life finds it here, too.
                 then();
+                lock(&shared.doomed).remove(&id);
             },
             &self.shared.runtime,
         );
