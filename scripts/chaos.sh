@@ -9,5 +9,6 @@ cd "$(dirname "$0")/.."
 scripts/docker-up.sh
 QUICKCMD_TEST_IMAGE="$(scripts/sandbox-image.sh)"
 export QUICKCMD_TEST_IMAGE
-export QUICKCMD_CHAOS_SEED="${SEED:-}" QUICKCMD_CHAOS_DURATION="${DURATION:-300}" QUICKCMD_CHAOS_PLANTED="${PLANTED:-}"
+export QUICKCMD_CHAOS_SEED="${SEED:-$RANDOM}" QUICKCMD_CHAOS_DURATION="${DURATION:-300}"
+export QUICKCMD_CHAOS_PLANTED="${PLANTED:-}"
 exec cargo test --locked --features failpoints --test chaos -- --nocapture storm

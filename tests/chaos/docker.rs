@@ -59,3 +59,25 @@ async fn a_docker_that_hangs_refuses_or_breaks_off_is_waited_for() {
     agent.no_container_left().await;
     until("no descriptor is left", PATIENCE, async || descriptors(&agent) <= before + SLACK).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_whose_start_was_not_answered_runs_when_docker_is_back() {
+    let folder = tempfile::Builder::new().prefix("quickcmd-chaos-").tempdir().expect("a folder");
+    let socket = folder.path().join("docker.sock");
+    let proxy = Proxy::start(&socket, Rng::new(1));
+    let config = format!("docker_host: \"unix://{}\"\n", socket.display());
+    let mut agent = Agent::prepare(&Setup { config, signed_reads: false });
+    // Time to take Docker away between the making of the container and its start.
+    agent.env = vec![("QUICKCMD_FAILPOINTS", "start=sleep:1500".to_owned())];
+    agent.launch();
+    agent.until_ready().await;
+    let id = agent.submit("echo once").await;
+    until("its container is made", PATIENCE, async || !agent.containers().is_empty()).await;
+    proxy.set(Mode::Refuse);
+    let unanswered = "quickcmd_agent_docker_calls_total{call=\"start\",outcome=\"timeout\"}";
+    until("the start has no answer", PATIENCE, async || agent.metric(unanswered).await >= 1.0).await;
+    proxy.set(Mode::Pass);
+    let end = agent.ended(&id).await;
+    assert_eq!(end["result"]["stdout"], "once\n", "{end}\n{}", agent.log());
+    agent.no_container_left().await;
+}
