@@ -236,9 +236,12 @@ impl Agent {
         Ok(())
     }
 
-    /// Stops it and removes its folder, and any container that it has left.
+    /// Kills it, for a stop would wait for the jobs that run, and removes its containers and its folder.
     pub async fn finish(mut self, peers: &Peers) -> Result<()> {
-        self.stop().await?;
+        if let Some(mut child) = self.child.take() {
+            child.kill()?;
+            child.wait()?;
+        }
         peers.remove_all(LABEL_AGENT, &self.id).await?;
         fs::remove_dir_all(&self.dir)?;
         Ok(())

@@ -18,7 +18,6 @@ use serde_json::{Value, json};
 
 use docker::Peers;
 use rows::{Scale, Setting};
-use stats::Row;
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
@@ -88,7 +87,7 @@ async fn measure(arguments: Arguments) -> Result<()> {
     let measured = rows::all(&setting, &mut peers, &arguments.only).await;
     peers.clean().await?;
     std::fs::remove_dir_all(&root)?;
-    let rows: Vec<Row> = measured?;
+    let (rows, failed) = measured?;
 
     let mode = if arguments.quick { "quick" } else { "full" };
     let summary = stats::summary(&rows, &machine, mode);
@@ -100,7 +99,7 @@ async fn measure(arguments: Arguments) -> Result<()> {
         begun.elapsed().as_secs_f64(),
         arguments.out.display()
     );
-    Ok(())
+    if failed.is_empty() { Ok(()) } else { Err(failed.join("\n").into()) }
 }
 
 /// What the figures come from.

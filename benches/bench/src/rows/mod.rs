@@ -91,46 +91,41 @@ impl Setting<'_> {
     }
 }
 
-/// All rows, or those of the groups that are named.
-pub async fn all(setting: &Setting<'_>, peers: &mut Peers, only: &[String]) -> Result<Vec<Row>> {
+/// All rows, or those of the groups that are named; and what went wrong, a group each, whose rows are missing.
+pub async fn all(
+    setting: &Setting<'_>,
+    peers: &mut Peers,
+    only: &[String],
+) -> Result<(Vec<Row>, Vec<String>)> {
     let agent = setting.agent(NO_POOL).await?;
     let folder = setting.root.join("peer");
     std::fs::create_dir_all(&folder)?;
     peers.copy_from(&agent, &folder).await?;
     agent.finish(peers).await?;
 
-    let wanted = |group: &str| {
-        let wanted = only.is_empty() || only.iter().any(|only| only == group);
-        if wanted {
-            eprintln!("measuring: {group}");
+    let (mut rows, mut failed) = (Vec::new(), Vec::new());
+    for group in ["warm", "cold", "sustained", "submissions", "output", "readers", "memory", "history"] {
+        if !only.is_empty() && !only.iter().any(|only| only == group) {
+            continue;
         }
-        wanted
-    };
-    let mut rows = Vec::new();
-    if wanted("warm") {
-        rows.extend(warm::rows(setting, peers).await?);
+        let begun = std::time::Instant::now();
+        let measured = match group {
+            "warm" => warm::rows(setting, peers).await,
+            "cold" => containers::cold(setting, peers).await.map(|row| vec![row]),
+            "sustained" => {
+                containers::sustained(setting, peers).await.map(|row| vec![row, containers::reuse()])
+            }
+            "submissions" => submissions::row(setting, peers).await.map(|row| vec![row]),
+            "output" => output::row(setting, peers).await.map(|row| vec![row]),
+            "readers" => readers::row(setting, peers).await.map(|row| vec![row]),
+            "memory" => memory::rows(setting, peers).await,
+            _ => history::rows(setting, peers).await,
+        };
+        eprintln!("{group}: {:.0} s", begun.elapsed().as_secs_f64());
+        match measured {
+            Ok(measured) => rows.extend(measured),
+            Err(error) => failed.push(format!("{group}: {error}")),
+        }
     }
-    if wanted("cold") {
-        rows.push(containers::cold(setting, peers).await?);
-    }
-    if wanted("sustained") {
-        rows.push(containers::sustained(setting, peers).await?);
-        rows.push(containers::reuse());
-    }
-    if wanted("submissions") {
-        rows.push(submissions::row(setting, peers).await?);
-    }
-    if wanted("output") {
-        rows.push(output::row(setting, peers).await?);
-    }
-    if wanted("readers") {
-        rows.push(readers::row(setting, peers).await?);
-    }
-    if wanted("memory") {
-        rows.extend(memory::rows(setting, peers).await?);
-    }
-    if wanted("history") {
-        rows.extend(history::rows(setting, peers).await?);
-    }
-    Ok(rows)
+    Ok((rows, failed))
 }
