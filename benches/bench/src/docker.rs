@@ -53,8 +53,11 @@ impl Peers {
         let end = Instant::now() + PATIENCE;
         let found = loop {
             let ids = self.ids(LABEL_AGENT, &agent.id).await?;
-            if let Some(id) = ids.first() {
-                break self.api.inspect_container(id, None).await?;
+            // One that is being created is listed before it can be looked at.
+            if let Some(id) = ids.first()
+                && let Ok(found) = self.api.inspect_container(id, None).await
+            {
+                break found;
             }
             if Instant::now() > end {
                 return Err(format!("the agent makes no container:\n{}", agent.log()).into());
@@ -183,8 +186,19 @@ impl Peers {
         Ok(())
     }
 
-    /// What this run's peers have left.
+    /// What this run's peers have left, and its agents where it failed.
     pub async fn clean(&self) -> Result<()> {
+        let filters = HashMap::from([("label".to_owned(), vec![LABEL_AGENT.to_owned()])]);
+        let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
+        let ours = format!("bench-{}-", std::process::id());
+        for container in self.api.list_containers(Some(options)).await? {
+            let labels = container.labels.unwrap_or_default();
+            if let (Some(id), true) =
+                (container.id, labels.get(LABEL_AGENT).is_some_and(|agent| agent.starts_with(&ours)))
+            {
+                self.remove(&id).await?;
+            }
+        }
         self.remove_all(LABEL_PEER, &std::process::id().to_string()).await
     }
 
