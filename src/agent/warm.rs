@@ -95,10 +95,13 @@ mod tests {
             let _ = told.send(standing.image);
             std::future::pending()
         }));
-        assert_eq!(seen.recv().await.as_deref(), Some("old"));
-        tell.send_replace(standing("new"));
-        assert_eq!(seen.recv().await.as_deref(), Some("new"));
-        stop.cancel();
-        tokio::time::timeout(Duration::from_secs(30), task).await.unwrap().unwrap();
+        let all = async {
+            assert_eq!(seen.recv().await.as_deref(), Some("old"));
+            tell.send_replace(standing("new"));
+            assert_eq!(seen.recv().await.as_deref(), Some("new"));
+            stop.cancel();
+            task.await.unwrap();
+        };
+        tokio::time::timeout(Duration::from_secs(30), all).await.expect("it waits for the pull");
     }
 }
