@@ -60,7 +60,7 @@ struct Inner {
 impl Store {
     /// Opens the database, or makes it: takes the lock, checks the file, brings the schema to the latest
     /// version. Blocks; after a stop that was not clean, or with a file below 64 MiB, it reads the whole
-    /// file (20 s at most).
+    /// file (3 s at most).
     ///
     /// # Errors
     /// `Corrupt`, `NewerSchema`, `Foreign`, `NotWritable`, `InUse`, each naming the file.

@@ -20,7 +20,7 @@ const NEEDED_SQLITE: (i32, &str) = (3_051_003, "3.51.3");
 /// Files up to this size are checked at every start: it takes well under a second.
 const ALWAYS_CHECKED: u64 = 64 << 20;
 /// Longest time of the check at start; after it the agent goes on, and says so.
-const CHECK_TIME: Duration = Duration::from_secs(20);
+const CHECK_TIME: Duration = Duration::from_secs(3);
 /// How long a statement waits for another program's lock.
 const BUSY: Duration = Duration::from_secs(5);
 
