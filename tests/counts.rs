@@ -1,6 +1,8 @@
 //! What does not depend on the machine and must not grow unnoticed: calls to Docker for a job, commits for many
 //! submissions, copies of a frame. No time is looked at; docs/benchmark.md has those.
 
+#![allow(clippy::unwrap_used, reason = "a test ends where something is missing")]
+
 #[path = "common/harness.rs"]
 #[allow(dead_code, reason = "every test binary uses a part of it")]
 mod harness;

@@ -37,7 +37,7 @@ impl Machine for Url {
 
     fn step(
         &mut self,
-        window: &Window,
+        _window: &Window,
         place: usize,
         byte: Option<u8>,
         masks: &mut Vec<(usize, usize)>,
@@ -57,7 +57,7 @@ impl Machine for Url {
                 if undecided && !digits && at.is_none() && place - start >= LONGEST {
                     masks.push((start, place));
                     self.state = State::Beyond;
-                    return self.step(window, place, byte, masks);
+                    return beyond(place, byte, masks);
                 }
                 let goes_on = match byte {
                     None => false,
@@ -79,21 +79,26 @@ impl Machine for Url {
                 // The colon before the password, or one behind the `@`, may belong to another `://`.
                 Next::Done(at.unwrap_or(start - 1))
             }
-            State::Beyond => match byte {
-                Some(byte) if byte != b'@' && !ends_url(byte) => {
-                    match masks.last_mut() {
-                        Some(last) if last.1 == place => last.1 += 1,
-                        _ => masks.push((place, place + 1)),
-                    }
-                    Next::On
-                }
-                _ => Next::Done(place),
-            },
+            State::Beyond => beyond(place, byte, masks),
         }
     }
 
     fn held_from(&self) -> Option<usize> {
         if let State::Password { start, .. } = self.state { Some(start) } else { None }
+    }
+}
+
+/// Masks on behind what was longer than a password is held.
+fn beyond(place: usize, byte: Option<u8>, masks: &mut Vec<(usize, usize)>) -> Next {
+    match byte {
+        Some(byte) if byte != b'@' && !ends_url(byte) => {
+            match masks.last_mut() {
+                Some(last) if last.1 == place => last.1 += 1,
+                _ => masks.push((place, place + 1)),
+            }
+            Next::On
+        }
+        _ => Next::Done(place),
     }
 }
 
