@@ -15,7 +15,7 @@ use std::{
 
 use harness::{Agent, CONTROLLER, PATIENCE, SECRET};
 use quickcmd::{
-    base::{clock::Timestamp, tasks::Tasks},
+    base::{budget::Purse, clock::Timestamp, tasks::Tasks},
     config::Config,
     gate::{Gate, Reader},
     jobs::{Service, Streamed},
@@ -127,7 +127,7 @@ async fn a_frame_is_serialised_once_for_all_readers_at_the_end() {
     let reader = Reader::Controller { id: CONTROLLER.to_owned(), admin: false };
     let mut streams = Vec::new();
     for _ in 0..100 {
-        streams.push(bare.service.stream(&reader, "job", None, false).await.unwrap());
+        streams.push(bare.service.stream(&reader, "job", None, false, Purse::default()).await.unwrap());
     }
     let mut frames = 0;
     'frames: loop {

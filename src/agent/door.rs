@@ -8,11 +8,17 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     api::service::{Answer, FrameText, Frames, Jobs, ListQuery, Of, Output, Readiness},
-    base::clock::Timestamp,
+    base::{
+        budget::{Held, Purse},
+        clock::Timestamp,
+    },
     gate::{ReadRequest, Reader},
     jobs::{self, Service, Streamed},
     output::Stream,
-    wire::result::{Accepted, CancelAnswer, JobPage, JobStatus},
+    wire::{
+        Code,
+        result::{Accepted, CancelAnswer, JobPage, JobStatus},
+    },
 };
 
 /// The job service as the door sees it.
@@ -41,8 +47,13 @@ impl Jobs for Doorway {
         self.service.reader(request, now)
     }
 
-    fn status<'a>(&'a self, reader: &'a Reader, job_id: &'a str) -> Answer<'a, JobStatus> {
-        Box::pin(self.service.status(reader, job_id))
+    fn status<'a>(
+        &'a self,
+        reader: &'a Reader,
+        job_id: &'a str,
+        purse: &'a Purse,
+    ) -> Answer<'a, (JobStatus, Option<Held>)> {
+        Box::pin(self.service.status(reader, job_id, purse))
     }
 
     fn list<'a>(&'a self, reader: &'a Reader, query: ListQuery) -> Answer<'a, JobPage> {
@@ -64,14 +75,18 @@ impl Jobs for Doorway {
         job_id: &'a str,
         from_seq: Option<u64>,
         system: bool,
+        purse: Purse,
     ) -> Answer<'a, Frames> {
         Box::pin(async move {
-            let frames = self.service.stream(reader, job_id, from_seq, system).await?;
+            let frames = self.service.stream(reader, job_id, from_seq, system, purse).await?;
             let frames = stream::unfold(Some(frames), |frames| async {
                 let mut frames = frames?;
                 match frames.next().await {
                     Ok(None) => None,
-                    Ok(Some(frame)) => Some((text(frame), Some(frames))),
+                    Ok(Some(frame)) => Some((text(frame, frames.take_held()), Some(frames))),
+                    Err(problem) if problem.code == Code::Busy => {
+                        Some((Err(io::Error::new(io::ErrorKind::ResourceBusy, problem.error)), None))
+                    }
                     // The reader ends here; what it lacks it can ask for again.
                     Err(problem) => Some((Err(io::Error::other(problem.error)), None)),
                 }
@@ -124,14 +139,18 @@ impl Jobs for Doorway {
     }
 }
 
-fn text(frame: Streamed) -> io::Result<FrameText> {
-    match frame {
-        Streamed::Line(line) => {
-            Ok(FrameText { json: Utf8Bytes::try_from(line.json).map_err(io::Error::other)?, last: false })
+fn text(frame: Streamed, mut held: Option<Held>) -> io::Result<FrameText> {
+    let (json, last) = match frame {
+        Streamed::Line(line) => (Utf8Bytes::try_from(line.json).map_err(io::Error::other)?, false),
+        Streamed::Final(frame) => {
+            let mut json = serde_json::to_string(&frame).map_err(io::Error::other)?;
+            drop(frame);
+            json.shrink_to_fit();
+            if let Some(held) = &mut held {
+                held.shrink(json.len());
+            }
+            (json.into(), true)
         }
-        Streamed::Final(frame) => Ok(FrameText {
-            json: serde_json::to_string(&frame).map_err(io::Error::other)?.into(),
-            last: true,
-        }),
-    }
+    };
+    Ok(FrameText { json, last, held })
 }

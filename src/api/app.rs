@@ -15,6 +15,8 @@ use crate::{base::budget::Budget, config::ServerConfig, gate::rates::Rates, metr
 const ADDRESSES: usize = 65_536;
 /// Bytes of all request bodies together, beyond the small part that each has for itself.
 const BODIES: usize = 32 << 20;
+/// Bytes of all large answers together: what is read of the record for them, and what waits to be sent.
+const RESULTS: usize = 64 << 20;
 
 /// The door's state.
 pub struct App {
@@ -26,6 +28,8 @@ pub struct App {
     pub rates: Rates,
     /// Memory for request bodies: their senders may have proven nothing.
     pub bodies: Arc<Budget>,
+    /// Memory for large answers: their readers may not read.
+    pub results: Arc<Budget>,
     /// Whether callers come over TLS.
     pub secure: bool,
     pub pace: Pace,
@@ -36,13 +40,15 @@ pub struct App {
     pub started: Instant,
 }
 
-/// How a WebSocket's other end is known to live.
+/// How a WebSocket's other end is known to live, and what large answers wait for.
 #[derive(Debug, Clone, Copy)]
 pub struct Pace {
     /// From one ping to the next.
     pub ping: Duration,
     /// Closed when nothing has moved for so long.
     pub silence: Duration,
+    /// How long a large answer waits for memory, and then for each mebibyte of it to be read.
+    pub large: Duration,
 }
 
 impl Pace {
@@ -50,7 +56,7 @@ impl Pace {
     /// closed as idle before.
     pub fn of(config: &ServerConfig) -> Pace {
         let ping = Duration::from_secs(20).min(config.idle_timeout / 2).max(Duration::from_secs(1));
-        Pace { ping, silence: ping * 2 }
+        Pace { ping, silence: ping * 2, large: Duration::from_secs(10) }
     }
 }
 
@@ -69,6 +75,7 @@ impl App {
             metrics,
             rates: Rates::new(ADDRESSES),
             bodies: Budget::new(BODIES),
+            results: Budget::new(RESULTS),
             secure,
             pace,
             streams: TaskTracker::new(),

@@ -11,6 +11,7 @@ pub mod edge;
 mod error;
 mod extract;
 mod front;
+mod large;
 mod limit;
 mod router;
 mod routes;

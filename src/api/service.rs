@@ -8,7 +8,10 @@ use futures_util::{future::BoxFuture, stream::BoxStream};
 use serde_json::{Map, Value};
 
 use crate::{
-    base::clock::Timestamp,
+    base::{
+        budget::{Held, Purse},
+        clock::Timestamp,
+    },
     gate::{ReadRequest, Reader},
     wire::{
         Problem, Status,
@@ -40,8 +43,13 @@ pub trait Jobs: Send + Sync + 'static {
     /// There is no proof where one is needed, or it does not hold.
     fn reader(&self, request: &ReadRequest, now: Timestamp) -> Result<Reader, Problem>;
 
-    /// One job.
-    fn status<'a>(&'a self, reader: &'a Reader, job_id: &'a str) -> Answer<'a, JobStatus>;
+    /// One job, and the memory that its texts take, if they are large.
+    fn status<'a>(
+        &'a self,
+        reader: &'a Reader,
+        job_id: &'a str,
+        purse: &'a Purse,
+    ) -> Answer<'a, (JobStatus, Option<Held>)>;
 
     /// Many jobs, newest first.
     fn list<'a>(&'a self, reader: &'a Reader, query: ListQuery) -> Answer<'a, JobPage>;
@@ -53,6 +61,7 @@ pub trait Jobs: Send + Sync + 'static {
         job_id: &'a str,
         from_seq: Option<u64>,
         system: bool,
+        purse: Purse,
     ) -> Answer<'a, Frames>;
 
     /// The exact bytes of one stream of a job.
@@ -82,16 +91,19 @@ pub struct ListQuery {
     pub cursor: Option<String>,
 }
 
-/// Frames as they come; the service has written them as JSON.
+/// Frames as they come; the service has written them as JSON. [`io::ErrorKind::ResourceBusy`]: there is no memory
+/// for the final one now.
 pub type Frames = BoxStream<'static, io::Result<FrameText>>;
 
 /// One frame.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct FrameText {
     /// Its JSON; the bytes are shared with the other readers of the job.
     pub json: Utf8Bytes,
     /// Whether it is the final one.
     pub last: bool,
+    /// The memory that it takes, if it is large.
+    pub held: Option<Held>,
 }
 
 /// A stream of output.

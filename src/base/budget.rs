@@ -100,6 +100,33 @@ impl Budget {
     }
 }
 
+/// A caller's access to a budget.
+#[derive(Debug, Clone)]
+pub struct Purse {
+    budget: Arc<Budget>,
+    address: Option<IpAddr>,
+    patience: Duration,
+}
+
+impl Purse {
+    /// For that address (see [`Budget::try_take`]), which waits so long for its turn.
+    pub fn new(budget: Arc<Budget>, address: Option<IpAddr>, patience: Duration) -> Purse {
+        Purse { budget, address, patience }
+    }
+
+    /// See [`Budget::take`].
+    pub async fn take(&self, bytes: usize) -> Option<Held> {
+        self.budget.take(self.address, bytes, self.patience).await
+    }
+}
+
+impl Default for Purse {
+    /// Of a large budget that nobody shares.
+    fn default() -> Purse {
+        Purse::new(Budget::new(1 << 30), None, Duration::from_secs(10))
+    }
+}
+
 impl Held {
     /// Takes as much more as makes it that many bytes, at once or not at all.
     pub fn try_grow(&mut self, bytes: usize) -> bool {

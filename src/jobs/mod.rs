@@ -37,7 +37,11 @@ pub use runner::CLASS;
 pub use shared::Mode;
 
 use crate::{
-    base::{clock::Timestamp, tasks::Tasks},
+    base::{
+        budget::{Held, Purse},
+        clock::Timestamp,
+        tasks::Tasks,
+    },
     config::Config,
     gate::{Gate, ReadRequest, Reader},
     metrics::Metrics,
@@ -139,12 +143,17 @@ impl Service {
         refusals::write(&self.shared).await;
     }
 
-    /// How a job stands.
+    /// How a job stands; what its texts hold of the purse is to be kept as long as they are.
     ///
     /// # Errors
-    /// `JOB_NOT_FOUND`, also for somebody else's job.
-    pub async fn status(&self, reader: &Reader, job_id: &str) -> Result<JobStatus, Problem> {
-        query::status(&self.shared, reader, job_id).await
+    /// `JOB_NOT_FOUND`, also for somebody else's job; `BUSY` where there is no memory for a large result.
+    pub async fn status(
+        &self,
+        reader: &Reader,
+        job_id: &str,
+        purse: &Purse,
+    ) -> Result<(JobStatus, Option<Held>), Problem> {
+        query::status(&self.shared, reader, job_id, purse).await
     }
 
     /// A page of jobs, newest first.
@@ -163,7 +172,7 @@ impl Service {
         query::output(&self.shared, reader, job_id, stream).await
     }
 
-    /// A job's frames from a number on (1: all), live, and at last the final one.
+    /// A job's frames from a number on (1: all), live, and at last the final one, for which the purse is asked.
     ///
     /// # Errors
     /// `JOB_NOT_FOUND`.
@@ -173,8 +182,9 @@ impl Service {
         job_id: &str,
         from_seq: Option<u64>,
         system: bool,
+        purse: Purse,
     ) -> Result<JobStream, Problem> {
-        query::stream(&self.shared, reader, job_id, from_seq, system).await
+        query::stream(&self.shared, reader, job_id, from_seq, system, purse).await
     }
 
     /// Whether jobs can run now.

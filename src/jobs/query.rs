@@ -6,7 +6,10 @@ use rusqlite::Connection;
 
 use super::{service::storage_error, shared::Shared};
 use crate::{
-    base::clock::Timestamp,
+    base::{
+        budget::{Held, Purse},
+        clock::Timestamp,
+    },
     gate::Reader,
     output::{self, Line, Stream},
     store::{
@@ -16,7 +19,7 @@ use crate::{
     wire::{
         Code, Problem, Status,
         frame::Frame,
-        result::{JobPage, JobResult, JobStatus},
+        result::{JobPage, JobStatus},
     },
 };
 
@@ -24,6 +27,13 @@ use crate::{
 pub const DEFAULT_PAGE: u32 = 50;
 /// Rows of a page at most.
 pub const LARGEST_PAGE: u32 = 500;
+
+/// Bytes of a result's texts that are read without asking for memory: what most jobs have.
+const SMALL: usize = 8 << 10;
+/// Bytes of memory for each byte of text: itself, and JSON, which writes a control character as six.
+const MEMORY: usize = 7;
+/// Seconds after which memory for a large result may be free.
+const TRY_AGAIN: u32 = 5;
 
 /// What to list; the fields as they stand in the query.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -61,6 +71,8 @@ pub struct JobStream {
     row: i64,
     job_id: String,
     reader: Option<output::Reader>,
+    purse: Purse,
+    held: Option<Held>,
 }
 
 /// What a stream gives.
@@ -98,7 +110,69 @@ pub(super) fn located(located: Located, job_id: &str, how: &str) -> Result<i64, 
     }
 }
 
-/// Finds the job that the reader means by that id and may see.
+/// What a look for a job found.
+enum Found {
+    Job(Box<Job>),
+    /// It has texts of so many bytes: more than may be read yet.
+    Large(usize),
+    None(Located),
+}
+
+/// Reads a job with its texts, and answers what these hold of the memory that all have, if they are large.
+///
+/// # Errors
+/// `BUSY` if there was none in time. The inner one: there is no job.
+async fn whole(
+    shared: &Arc<Shared>,
+    purse: &Purse,
+    locate: impl Fn(&Connection) -> Result<Located, StoreError> + Clone + Send + 'static,
+) -> Result<(Result<Job, Located>, Option<Held>), Problem> {
+    let (mut held, mut may) = (None, SMALL);
+    // A second time for a large one, and a third for one that ended in between.
+    loop {
+        let locate = locate.clone();
+        let found = shared
+            .store
+            .read(move |db| {
+                let located = locate(db)?;
+                let Located::Row(row) = located else { return Ok(Found::None(located)) };
+                let bytes = jobs::text_bytes(db, row)?;
+                if bytes > may {
+                    return Ok(Found::Large(bytes));
+                }
+                let job = jobs::get(db, row)?;
+                Ok(job.map_or(Found::None(Located::Nowhere), |job| Found::Job(Box::new(job))))
+            })
+            .await
+            .map_err(|error| storage_error(&error))?;
+        match found {
+            Found::Job(job) => return Ok((Ok(*job), held)),
+            Found::None(why) => return Ok((Err(why), None)),
+            Found::Large(bytes) => {
+                // Who waits holds nothing.
+                drop(held.take());
+                held = purse.take(bytes.saturating_mul(MEMORY)).await;
+                if held.is_none() {
+                    return Err(Problem::new(Code::Busy)
+                        .details("too many large results are being read; try again later")
+                        .retry_after(TRY_AGAIN));
+                }
+                may = bytes;
+            }
+        }
+    }
+}
+
+/// Why the reader gets no job.
+fn no_job(why: Located, job_id: &str) -> Problem {
+    match located(why, job_id, "?controller_id=") {
+        Err(problem) => problem,
+        // It was there, and is not any more.
+        Ok(_) => Problem::new(Code::JobNotFound),
+    }
+}
+
+/// Finds the job that the reader means by that id and may see, without its texts.
 pub(super) async fn find(shared: &Arc<Shared>, reader: &Reader, job_id: &str) -> Result<Job, Problem> {
     let (owned, id) = (reader.clone(), job_id.to_owned());
     let found = shared
@@ -106,20 +180,14 @@ pub(super) async fn find(shared: &Arc<Shared>, reader: &Reader, job_id: &str) ->
         .read(move |db| {
             let located = locate(db, &owned, &id)?;
             let job = match located {
-                Located::Row(row) => jobs::get(db, row)?,
+                Located::Row(row) => jobs::glance(db, row)?,
                 Located::Nowhere | Located::Ambiguous => None,
             };
             Ok(job.ok_or(located))
         })
         .await
         .map_err(|error| storage_error(&error))?;
-    match found {
-        Ok(job) => Ok(job),
-        Err(why) => {
-            located(why, job_id, "?controller_id=")?;
-            Err(Problem::new(Code::JobNotFound))
-        }
-    }
+    found.map_err(|why| no_job(why, job_id))
 }
 
 pub(super) async fn list(
@@ -172,8 +240,11 @@ pub(super) async fn status(
     shared: &Arc<Shared>,
     reader: &Reader,
     job_id: &str,
-) -> Result<JobStatus, Problem> {
-    Ok(find(shared, reader, job_id).await?.to_status())
+    purse: &Purse,
+) -> Result<(JobStatus, Option<Held>), Problem> {
+    let (owned, id) = (reader.clone(), job_id.to_owned());
+    let (job, held) = whole(shared, purse, move |db| locate(db, &owned, &id)).await?;
+    Ok((job.map_err(|why| no_job(why, job_id))?.into_status(), held))
 }
 
 pub(super) async fn output(
@@ -211,23 +282,32 @@ pub(super) async fn stream(
     job_id: &str,
     from_seq: Option<u64>,
     system: bool,
+    purse: Purse,
 ) -> Result<JobStream, Problem> {
     let job = find(shared, reader, job_id).await?;
     // First the reader, then the look at the state: an end in between is not missed.
     let frames = shared.outputs.reader(job.row, &job.job_id, from_seq.unwrap_or(1), system);
     let row = job.row;
-    let now = shared.store.read(move |db| jobs::get(db, row)).await.map_err(|error| storage_error(&error))?;
+    let now =
+        shared.store.read(move |db| jobs::glance(db, row)).await.map_err(|error| storage_error(&error))?;
     if now.is_none_or(|job| job.state.is_final()) {
         shared.outputs.finish(row);
     }
-    Ok(JobStream { row, job_id: job.job_id, reader: Some(frames), shared: Arc::clone(shared) })
+    Ok(JobStream {
+        row,
+        job_id: job.job_id,
+        reader: Some(frames),
+        shared: Arc::clone(shared),
+        purse,
+        held: None,
+    })
 }
 
 impl JobStream {
     /// The next frame; `None` after the final one. May be dropped while it waits, and called again.
     ///
     /// # Errors
-    /// The output can't be read, or the record can't.
+    /// The output can't be read, or the record can't; `BUSY` where there is no memory for the final frame now.
     pub async fn next(&mut self) -> Result<Option<Streamed>, Problem> {
         let Some(reader) = &mut self.reader else { return Ok(None) };
         match reader.next_json().await {
@@ -240,30 +320,31 @@ impl JobStream {
         }
         let seq = reader.last_seq() + 1;
         let row = self.row;
-        let job = self
-            .shared
-            .store
-            .read(move |db| jobs::get(db, row))
-            .await
-            .map_err(|error| storage_error(&error))?
-            .ok_or_else(|| Problem::new(Code::JobNotFound))?;
+        let (job, held) = whole(&self.shared, &self.purse, move |_| Ok(Located::Row(row))).await?;
+        let job = job.map_err(|why| no_job(why, &self.job_id))?;
+        self.held = held;
         self.reader = None;
-        Ok(Some(Streamed::Final(Box::new(final_frame(&job, seq)))))
+        Ok(Some(Streamed::Final(Box::new(final_frame(job, seq)))))
+    }
+
+    /// The memory that the final frame takes, if it is large: to be kept as long as the frame is.
+    pub fn take_held(&mut self) -> Option<Held> {
+        self.held.take()
     }
 }
 
 /// The last frame of a job.
-fn final_frame(job: &Job, seq: u64) -> Frame {
-    let result: Option<JobResult> = job.to_result();
+fn final_frame(job: Job, seq: u64) -> Frame {
+    let (job_id, timestamp) = (job.job_id.clone(), job.ended_at.unwrap_or(job.accepted_at).rfc3339());
     Frame {
-        job_id: job.job_id.clone(),
-        timestamp: job.ended_at.unwrap_or(job.accepted_at).rfc3339(),
+        job_id,
+        timestamp,
         stream: String::new(),
         data: String::new(),
         r#final: true,
         seq,
         offset: 0,
         encoding: None,
-        result,
+        result: job.into_status().result,
     }
 }

@@ -9,7 +9,11 @@ use tokio_util::{bytes::Bytes, sync::CancellationToken};
 
 use super::{ListQuery, Service, Streamed};
 use crate::{
-    base::{clock::Timestamp, tasks::Tasks},
+    base::{
+        budget::{Budget, Purse},
+        clock::Timestamp,
+        tasks::Tasks,
+    },
     config::Config,
     gate::{Gate, Reader},
     metrics::Metrics,
@@ -122,7 +126,7 @@ impl Life {
         let reader = Reader::Controller { id: "one".to_owned(), admin: true };
         let end = tokio::time::Instant::now() + PATIENCE;
         loop {
-            let status = self.service.status(&reader, id).await.unwrap();
+            let status = self.service.status(&reader, id, &Purse::default()).await.unwrap().0;
             if holds(&status) {
                 return status;
             }
@@ -156,7 +160,7 @@ async fn a_job_runs_and_is_told_to_a_reader() {
     let accepted = life.submit("a", "echo hello; err oops; exit 3").await.unwrap();
     assert_eq!(accepted, Accepted { job_id: "a".to_owned(), status: Status::Pending, duplicate: false });
     let reader = Reader::Controller { id: "one".to_owned(), admin: false };
-    let mut stream = life.service.stream(&reader, "a", None, true).await.unwrap();
+    let mut stream = life.service.stream(&reader, "a", None, true, Purse::default()).await.unwrap();
     let mut lines = 0;
     let last = loop {
         match stream.next().await.unwrap().unwrap() {
@@ -445,8 +449,9 @@ async fn no_controller_stands_before_anothers_job() {
     let dir = dir();
     let life = Life::start(dir.path(), Fake::new(), "").await;
     let reader = |id: &str, admin| Reader::Controller { id: id.to_owned(), admin };
-    let whose =
-        async |reader: Reader| life.service.status(&reader, "a").await.map(|status| status.controller_id);
+    let whose = async |reader: Reader| {
+        life.service.status(&reader, "a", &Purse::default()).await.map(|(status, _)| status.controller_id)
+    };
     life.submit("a", "echo one").await.unwrap();
     assert_eq!(whose(Reader::Anyone).await.unwrap(), "one");
     assert_eq!(whose(reader("three", true)).await.unwrap(), "one");
@@ -458,7 +463,7 @@ async fn no_controller_stands_before_anothers_job() {
         let refused = whose(unnamed.clone()).await.unwrap_err();
         assert_eq!(refused.code, Code::JobIdAmbiguous);
         assert!(refused.details.unwrap().contains("controller_id"));
-        assert!(life.service.stream(&unnamed, "a", None, true).await.is_err());
+        assert!(life.service.stream(&unnamed, "a", None, true, Purse::default()).await.is_err());
         for name in ["one", "two"] {
             let named = unnamed.clone().only(name.to_owned()).unwrap();
             assert_eq!(whose(named).await.unwrap(), name);
@@ -466,4 +471,33 @@ async fn no_controller_stands_before_anothers_job() {
     }
     let other = reader("one", false).only("two".to_owned());
     assert_eq!(other.unwrap_err().code, Code::JobNotFound, "not even whether there is one");
+}
+
+#[tokio::test]
+async fn a_large_result_is_read_only_where_there_is_memory_for_it() {
+    let dir = dir();
+    let life = Life::start(dir.path(), Fake::new(), "").await;
+    life.submit("small", &format!("echo {}", "x".repeat(8000))).await.unwrap();
+    life.submit("large", &format!("echo {}", "x".repeat(9000))).await.unwrap();
+    life.ended("small").await;
+    life.ended("large").await;
+    let reader = Reader::Controller { id: "one".to_owned(), admin: false };
+    let budget = Budget::new(64 << 10);
+    let purse = Purse::new(Arc::clone(&budget), None, Duration::from_millis(10));
+    let (status, held) = life.service.status(&reader, "large", &purse).await.unwrap();
+    assert_eq!(status.result.unwrap().stdout.len(), 9001);
+    assert!(held.is_some() && budget.free() <= 2 << 10, "each byte may be written as six");
+
+    let busy = life.service.status(&reader, "large", &purse).await.unwrap_err();
+    assert_eq!((busy.code, busy.retry_after), (Code::Busy, Some(5)));
+    let (status, none) = life.service.status(&reader, "small", &purse).await.unwrap();
+    assert!(status.result.unwrap().stdout.len() == 8001 && none.is_none(), "it needs none");
+    let mut stream = life.service.stream(&reader, "large", None, false, purse.clone()).await.unwrap();
+    assert!(matches!(stream.next().await.unwrap(), Some(Streamed::Line(_))));
+    assert_eq!(stream.next().await.unwrap_err().code, Code::Busy);
+    drop(held);
+    assert!(matches!(stream.next().await.unwrap(), Some(Streamed::Final(_))), "asked again, it is there");
+    assert!(budget.free() <= 2 << 10);
+    drop(stream.take_held());
+    assert_eq!(budget.free(), 64 << 10);
 }

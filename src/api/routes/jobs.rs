@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::{Json, extract::State, http::StatusCode};
+use axum::{Json, extract::State, http::StatusCode, response::Response};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::to_the_end;
@@ -10,18 +10,18 @@ use crate::{
     api::{
         app::App,
         extract::{JobId, Parameters, Peer, ReadBy, SignedBody, short},
+        large,
         service::ListQuery,
     },
     base::clock::Timestamp,
-    wire::{
-        Code, Problem, Reason, Status,
-        result::{Accepted, JobPage, JobStatus},
-    },
+    wire::{Code, Problem, Reason, Status, result::Accepted},
 };
 
 /// Rows of a page, unless the query says so, and at most.
 const PAGE: usize = 50;
 const MAX_PAGE: usize = 500;
+/// Bytes of memory for a row at most: 4,096 characters of its command, and as many as JSON.
+const ROW: usize = 32 << 10;
 
 /// `POST /api/v1/jobs`: 202 once the job is on disk.
 pub async fn submit(
@@ -37,22 +37,32 @@ pub async fn submit(
 /// `GET /api/v1/jobs/{id}`.
 pub async fn status(
     State(app): State<Arc<App>>,
+    Peer(peer): Peer,
     ReadBy(reader): ReadBy,
     JobId(id): JobId,
     mut given: Parameters,
-) -> Result<Json<JobStatus>, Problem> {
+) -> Result<Response, Problem> {
     let reader = given.whose(reader)?;
     given.end()?;
-    app.jobs.status(&reader, &id).await.map(Json)
+    let (status, held) = app.jobs.status(&reader, &id, &large::purse(&app, peer)).await?;
+    large::json(status, held, app.pace.large)
 }
 
 /// `GET /api/v1/jobs`.
 pub async fn list(
     State(app): State<Arc<App>>,
+    Peer(peer): Peer,
     ReadBy(reader): ReadBy,
     parameters: Parameters,
-) -> Result<Json<JobPage>, Problem> {
-    app.jobs.list(&reader, list_query(parameters)?).await.map(Json)
+) -> Result<Response, Problem> {
+    let query = list_query(parameters)?;
+    let held = large::purse(&app, peer).take(query.limit * ROW).await.ok_or_else(|| {
+        Problem::new(Code::Busy)
+            .details("too many large answers are being read; try again later")
+            .retry_after(5)
+    })?;
+    let page = app.jobs.list(&reader, query).await?;
+    large::json(page, Some(held), app.pace.large)
 }
 
 fn list_query(mut given: Parameters) -> Result<ListQuery, Problem> {

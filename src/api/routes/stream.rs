@@ -32,9 +32,11 @@ use tokio::time::{Instant, MissedTickBehavior};
 use crate::{
     api::{
         app::{App, Pace},
-        extract::{JobId, Parameters, ReadBy},
+        extract::{JobId, Parameters, Peer, ReadBy},
+        large,
         service::{FrameText, Frames},
     },
+    base::budget,
     config::LARGEST_RESULT,
     metrics::Held,
     wire::{Code, Problem},
@@ -59,6 +61,7 @@ pub async fn stream(
     State(app): State<Arc<App>>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
     headers: HeaderMap,
+    Peer(peer): Peer,
     ReadBy(reader): ReadBy,
     JobId(id): JobId,
     mut given: Parameters,
@@ -71,7 +74,7 @@ pub async fn stream(
     let system = given.take("system", "must be true or false", |text| text.parse().ok())?.unwrap_or(true);
     let reader = given.whose(reader)?;
     given.end()?;
-    let frames = app.jobs.stream(&reader, &id, from_seq, system).await?;
+    let frames = app.jobs.stream(&reader, &id, from_seq, system, large::purse(&app, peer)).await?;
 
     let upgrade = upgrade.max_message_size(MAX_MESSAGE).max_frame_size(MAX_MESSAGE);
     let upgrade = upgrade.write_buffer_size(0).max_write_buffer_size(WRITE_BUFFER);
@@ -100,8 +103,10 @@ fn check_origin(headers: &HeaderMap, allowed: &[String]) -> Result<(), Problem> 
 
 /// How a stream came to its end.
 enum End {
-    /// Everything was sent.
-    Complete,
+    /// Everything was sent; what the final frame holds of the memory that all have, until the buffers are gone.
+    Complete { _held: Option<budget::Held> },
+    /// There is no memory for the final frame now.
+    Busy,
     /// The output could not be read on.
     Broken,
     /// The agent is about to stop.
@@ -123,8 +128,9 @@ async fn follow(socket: WebSocket, frames: Frames, app: &App) {
         end = send(&mut sink, frames, app, &alive) => end,
         end = receive(&mut source, app.pace, &alive) => end,
     };
-    let (code, reason) = match end {
-        End::Complete => (close_code::NORMAL, ""),
+    let (code, reason) = match &end {
+        End::Complete { .. } => (close_code::NORMAL, ""),
+        End::Busy => (close_code::AGAIN, "too many large results are being read; try again later"),
         End::Broken => (close_code::ERROR, "the output could not be read"),
         End::Stopping => (close_code::AWAY, "the agent is stopping"),
         End::Flood => (close_code::POLICY, "too many messages"),
@@ -169,15 +175,28 @@ async fn send(sink: &mut SplitSink<WebSocket, Message>, mut frames: Frames, app:
                 }
             }
             Event::Frame(Some(Ok(frame))) => {
-                if let Err(error) = sink.send(Message::Text(frame.json)).await {
+                let FrameText { json, last, held } = frame;
+                // What takes memory that others wait for must be read in time; all else may take its time.
+                let within = held.as_ref().map(|_| large::time_for(json.len(), app.pace.large));
+                let sent = sink.send(Message::Text(json));
+                let sent = match within {
+                    Some(within) => tokio::time::timeout(within, sent)
+                        .await
+                        .unwrap_or_else(|late| Err(axum::Error::new(late))),
+                    None => sent.await,
+                };
+                if let Err(error) = sent {
                     tracing::debug!(%error, "a frame could not be sent");
                     return End::Gone;
                 }
                 // A slow reader answers a ping only when it has read what lies before it.
                 alive.note();
-                if frame.last {
-                    return End::Complete;
+                if last {
+                    return End::Complete { _held: held };
                 }
+            }
+            Event::Frame(Some(Err(error))) if error.kind() == io::ErrorKind::ResourceBusy => {
+                return End::Busy;
             }
             Event::Frame(Some(Err(error))) => {
                 tracing::error!(%error, "a stream of output could not be read");

@@ -4,7 +4,7 @@ use std::{
     io,
     net::IpAddr,
     sync::{
-        Mutex,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
@@ -16,7 +16,10 @@ use tokio::sync::Notify;
 
 use crate::{
     api::service::{Answer, FrameText, Frames, Jobs, ListQuery, Of, Output, Readiness},
-    base::clock::Timestamp,
+    base::{
+        budget::{Held, Purse},
+        clock::Timestamp,
+    },
     gate::{ReadRequest, Reader},
     wire::{
         Code, Problem, Status,
@@ -37,6 +40,8 @@ pub struct Fake {
     pub go_on: Notify,
     pub waiting: AtomicUsize,
     pub waited: AtomicUsize,
+    /// Large answers that were made.
+    pub larges: Arc<AtomicUsize>,
     pub not_ready: AtomicBool,
     pub panics: AtomicBool,
 }
@@ -44,8 +49,11 @@ pub struct Fake {
 /// What `/output` gives for `job-1`.
 pub const BYTES: &[u8] = b"0123456789";
 
+/// Bytes of the result of `large`: more than sockets take for a client that does not read.
+pub const LARGE: usize = 16 << 20;
+
 pub fn frame(seq: u64, last: bool) -> FrameText {
-    FrameText { json: json!({"seq": seq, "final": last}).to_string().into(), last }
+    FrameText { json: json!({"seq": seq, "final": last}).to_string().into(), last, held: None }
 }
 
 impl Jobs for Fake {
@@ -87,22 +95,36 @@ impl Jobs for Fake {
         Ok(Reader::Anyone)
     }
 
-    fn status<'a>(&'a self, reader: &'a Reader, job_id: &'a str) -> Answer<'a, JobStatus> {
+    fn status<'a>(
+        &'a self,
+        reader: &'a Reader,
+        job_id: &'a str,
+        purse: &'a Purse,
+    ) -> Answer<'a, (JobStatus, Option<Held>)> {
         self.readers.lock().unwrap().push(reader.clone());
         async move {
-            if job_id != "job-1" {
-                return Err(Problem::new(Code::JobNotFound));
-            }
-            Ok(JobStatus {
+            let (error, held) = match job_id {
+                "job-1" => (None, None),
+                "large" => match purse.take(LARGE).await {
+                    None => return Err(Problem::new(Code::Busy).retry_after(5)),
+                    held => {
+                        self.larges.fetch_add(1, Ordering::SeqCst);
+                        (Some("x".repeat(LARGE)), held)
+                    }
+                },
+                _ => return Err(Problem::new(Code::JobNotFound)),
+            };
+            let status = JobStatus {
                 job_id: job_id.to_owned(),
                 status: Status::Running,
                 result: None,
                 controller_id: "controller-1".to_owned(),
                 created_at: "2026-01-01T00:00:00Z".to_owned(),
                 started_at: None,
-                reason: None,
+                reason: error,
                 cancel_requested: false,
-            })
+            };
+            Ok((status, held))
         }
         .boxed()
     }
@@ -118,6 +140,7 @@ impl Jobs for Fake {
         job_id: &'a str,
         from_seq: Option<u64>,
         system: bool,
+        purse: Purse,
     ) -> Answer<'a, Frames> {
         self.streams.lock().unwrap().push((from_seq, system));
         let from = from_seq.unwrap_or(1);
@@ -128,9 +151,19 @@ impl Jobs for Fake {
             "cut" => stream::iter([Ok(frame(1, false))]).boxed(),
             "endless" => stream::unfold(from, |seq| async move {
                 let json = json!({"seq": seq, "data": "x".repeat(60_000)}).to_string();
-                Some((Ok(FrameText { json: json.into(), last: false }), seq + 1))
+                Some((Ok(FrameText { json: json.into(), last: false, held: None }), seq + 1))
             })
             .boxed(),
+            "large" => {
+                let larges = Arc::clone(&self.larges);
+                stream::once(async move {
+                    let held = purse.take(LARGE).await.ok_or(io::ErrorKind::ResourceBusy)?;
+                    larges.fetch_add(1, Ordering::SeqCst);
+                    let json = json!({"seq": 1, "data": "x".repeat(LARGE)}).to_string();
+                    Ok(FrameText { json: json.into(), last: true, held: Some(held) })
+                })
+                .boxed()
+            }
             _ => return async { Err(Problem::new(Code::JobNotFound)) }.boxed(),
         };
         async { Ok(frames) }.boxed()

@@ -3,6 +3,7 @@
 
 mod connections;
 mod fake;
+mod large;
 mod requests;
 mod streams;
 
@@ -20,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Api, Door, Edge, Pace, bind_with};
 use crate::{
+    base::budget::Budget,
     config::{Rate, ReadAccess, ServerConfig, TlsFiles},
     metrics::Metrics,
 };
@@ -63,11 +65,12 @@ struct Served {
     edge: Edge,
     fake: Arc<Fake>,
     metrics: Arc<Metrics>,
+    results: Arc<Budget>,
     stop: CancellationToken,
     task: JoinHandle<std::io::Result<()>>,
 }
 
-const CALM: Pace = Pace { ping: PATIENCE, silence: Duration::from_secs(60) };
+const CALM: Pace = Pace { ping: PATIENCE, silence: Duration::from_secs(60), large: PATIENCE };
 
 fn open(config: ServerConfig, pace: Pace) -> Served {
     static LOG: Once = Once::new();
@@ -79,8 +82,9 @@ fn open(config: ServerConfig, pace: Pace) -> Served {
     let metrics = Metrics::new();
     let api: Api = bind_with(Door { jobs: fake.clone(), config, metrics: metrics.clone() }, pace).unwrap();
     let (at, edge, stop) = (api.local_addr().unwrap(), api.edge(), CancellationToken::new());
+    let results = api.app.results.clone();
     let task = tokio::spawn(api.serve(stop.clone()));
-    Served { at, edge, fake, metrics, stop, task }
+    Served { at, edge, fake, metrics, results, stop, task }
 }
 
 impl Served {

@@ -132,7 +132,8 @@ async fn plain_get(door: &Served, path: &str) -> String {
     answer
 }
 
-const LIVELY: Pace = Pace { ping: Duration::from_millis(50), silence: Duration::from_secs(5) };
+const LIVELY: Pace =
+    Pace { ping: Duration::from_millis(50), silence: Duration::from_secs(5), large: PATIENCE };
 
 #[tokio::test]
 async fn a_client_that_answers_pings_stays_and_one_that_does_not_goes() {

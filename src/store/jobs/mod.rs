@@ -31,8 +31,8 @@ pub use end::{Cancel, CancelWhy, End};
 pub use insert::{Inserted, NewJob, NewRejected, insert, reject, seen};
 pub use list::{Cursor, ListFilter, list};
 pub use query::{
-    Holder, Located, Queued, counts, find, get, holder, holders, locate, locate_any, payload, queued,
-    uncleaned, unfinished, unfinished_rows,
+    Holder, Located, Queued, counts, find, get, glance, holder, holders, locate, locate_any, payload, queued,
+    text_bytes, uncleaned, unfinished, unfinished_rows,
 };
 pub use steps::{Starting, cancel_requested, cleaned, container, finish, image, requeue, running, starting};
 
@@ -189,6 +189,10 @@ pub struct Job {
 const SELECT: &str = "SELECT jobs.*, texts.prompt, texts.command, texts.snapshot, outputs.stdout, outputs.stderr \
      FROM jobs LEFT JOIN texts ON texts.row = jobs.row LEFT JOIN outputs ON outputs.row = jobs.row ";
 
+/// The same without texts, which may be large.
+const GLANCE: &str =
+    "SELECT jobs.*, '' AS prompt, '' AS command, '' AS snapshot, '' AS stdout, '' AS stderr FROM jobs ";
+
 impl Job {
     fn from_row(row: &Row<'_>) -> rusqlite::Result<Job> {
         let time = |name: &str| -> rusqlite::Result<Option<Timestamp>> {
@@ -278,6 +282,16 @@ impl Job {
             reason: self.reason.clone(),
             cancel_requested: self.cancel_requested_at.is_some(),
         }
+    }
+
+    /// [`Job::to_status`] with the texts themselves, not copies.
+    pub fn into_status(mut self) -> JobStatus {
+        let (stdout, stderr) = (std::mem::take(&mut self.stdout), std::mem::take(&mut self.stderr));
+        let mut status = self.to_status();
+        if let Some(result) = &mut status.result {
+            (result.stdout, result.stderr) = (stdout, stderr);
+        }
+        status
     }
 
     /// The result of a job that ran or should have; `None` until it has ended, and for a rejected one.

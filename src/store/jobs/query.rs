@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::{Job, SELECT, State};
+use super::{GLANCE, Job, SELECT, State};
 use crate::{base::clock::Timestamp, store::StoreError};
 
 /// One job.
@@ -11,6 +11,32 @@ use crate::{base::clock::Timestamp, store::StoreError};
 /// Those of the database, as for all functions here.
 pub fn get(conn: &Connection, row: i64) -> Result<Option<Job>, StoreError> {
     first(conn, "WHERE jobs.row = ?", params![row])
+}
+
+/// One job without its texts, which may be large.
+///
+/// # Errors
+/// See [`get`].
+pub fn glance(conn: &Connection, row: i64) -> Result<Option<Job>, StoreError> {
+    let sql = format!("{GLANCE}WHERE jobs.row = ?");
+    Ok(conn.prepare_cached(&sql)?.query_row([row], Job::from_row).optional()?)
+}
+
+/// Bytes of the texts that a job's result holds, which are not read for it; 0 without such a job.
+///
+/// # Errors
+/// See [`get`].
+pub fn text_bytes(conn: &Connection, row: i64) -> Result<usize, StoreError> {
+    let bytes: Option<i64> = conn
+        .prepare_cached(
+            "SELECT coalesce(octet_length(texts.snapshot), 0) + coalesce(octet_length(outputs.stdout), 0) \
+               + coalesce(octet_length(outputs.stderr), 0) \
+             FROM jobs LEFT JOIN texts ON texts.row = jobs.row LEFT JOIN outputs ON outputs.row = jobs.row \
+             WHERE jobs.row = ?",
+        )?
+        .query_row([row], |row| row.get(0))
+        .optional()?;
+    Ok(usize::try_from(bytes.unwrap_or(0)).unwrap_or(usize::MAX))
 }
 
 /// A controller's job of that name: the accepted one, else the newest rejection.
