@@ -68,11 +68,13 @@ async fn a_job_whose_start_was_not_answered_runs_when_docker_is_back() {
     let config = format!("docker_host: \"unix://{}\"\n", socket.display());
     let mut agent = Agent::prepare(&Setup { config, signed_reads: false });
     // Time to take Docker away between the making of the container and its start.
-    agent.env = vec![("QUICKCMD_FAILPOINTS", "start=sleep:1500".to_owned())];
+    agent.env = vec![("QUICKCMD_FAILPOINTS", "start=sleep:5000".to_owned())];
     agent.launch();
     agent.until_ready().await;
     let id = agent.submit("echo once").await;
-    until("its container is made", PATIENCE, async || !agent.containers().is_empty()).await;
+    // Docker lists a container before it has answered for it.
+    let made = "quickcmd_agent_docker_calls_total{call=\"create\",outcome=\"ok\"}";
+    until("its container is made", PATIENCE, async || agent.metric(made).await >= 1.0).await;
     proxy.set(Mode::Refuse);
     let unanswered = "quickcmd_agent_docker_calls_total{call=\"start\",outcome=\"timeout\"}";
     until("the start has no answer", PATIENCE, async || agent.metric(unanswered).await >= 1.0).await;
