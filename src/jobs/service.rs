@@ -158,7 +158,7 @@ fn place(shared: &Shared, admitted: &Admitted) -> Result<(), Problem> {
     }
     if !shared.serving() {
         return Err(Problem::new(Code::Draining)
-            .details("the agent is about to stop and takes no new jobs; try again later or elsewhere")
+            .details("the agent is draining: it lets what it has come to an end and takes no new jobs; try again later or elsewhere")
             .retry_after(TRY_AGAIN));
     }
     if shared.storage_low.load(Ordering::Relaxed) {

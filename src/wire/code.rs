@@ -74,7 +74,7 @@ codes! {
     JobIdConflict = "JOB_ID_CONFLICT", 409, "Job id already used";
     /// The queue holds as many jobs as it may.
     QueueFull = "QUEUE_FULL", 429, "Queue is full";
-    /// The agent takes no new jobs: it is about to stop.
+    /// The agent takes no new jobs: an operator drains it, or it is about to stop.
     Draining = "DRAINING", 503, "Agent is draining";
     /// Large requests and answers use up the memory that they may have together.
     Busy = "BUSY", 503, "Agent is busy";
