@@ -45,6 +45,10 @@ class Refused(Exception):
         super().__init__(text)
 
 
+class Untrusted(Exception):
+    """Who answers has not the certificate that was expected."""
+
+
 class Controller:
     """Speaks to one agent as one controller."""
 
@@ -58,7 +62,10 @@ class Controller:
         self.fingerprint = fingerprint and fingerprint.replace(":", "").lower()
         self.tls = None
         if self.url.scheme == "https":
-            self.tls = ssl.create_default_context(cafile=ca)
+            try:
+                self.tls = ssl.create_default_context(cafile=ca)
+            except OSError as error:
+                raise ValueError(f"the certificate in {ca} can't be used: {error.strerror or error}") from error
             if self.fingerprint:
                 # Exactly one certificate is trusted then; it is compared in dial().
                 self.tls.check_hostname = False
@@ -96,11 +103,16 @@ class Controller:
         port = self.url.port or (443 if self.tls else 80)
         sock = socket.create_connection((self.url.hostname, port), timeout=PATIENCE)
         if self.tls:
-            sock = self.tls.wrap_socket(sock, server_hostname=self.url.hostname)
+            try:
+                sock = self.tls.wrap_socket(sock, server_hostname=self.url.hostname)
+            except ssl.SSLCertVerificationError as error:
+                raise Untrusted(
+                    f"{error.verify_message or error}; --ca must name its authority or itself, and its subjectAltName this host"
+                ) from error
             if self.fingerprint:
                 found = hashlib.sha256(sock.getpeercert(binary_form=True)).hexdigest()
                 if found != self.fingerprint:
-                    raise ssl.SSLError(f"the agent's certificate is another one: {found}")
+                    raise Untrusted(f"it is another one, of fingerprint {found}")
         return sock
 
     def request(self, method, path, body=None, headers=None):
@@ -151,6 +163,19 @@ class Controller:
                     raise
                 time.sleep(1)
 
+    def cancel(self, job_id):
+        """Asks for the end of a job of ours."""
+        now = int(time.time())
+        payload = {
+            "action": "cancel",
+            "job_id": job_id,
+            "timestamp": now,
+            "ttl": now + JOB_TTL,
+            "controller_id": self.controller_id,
+        }
+        path = f"/api/v1/jobs/{urllib.parse.quote(job_id, safe='')}/cancel"
+        self.request("POST", path, self.envelope(payload), {"Content-Type": "application/json"})
+
     def status(self, job_id):
         path = f"/api/v1/jobs/{urllib.parse.quote(job_id, safe='')}"
         return self.request("GET", path, headers=self.proof(path))
@@ -168,20 +193,23 @@ class Controller:
         taken up at the frame after the last one."""
         seq, broken = 0, 0
         while True:
-            try:
-                for frame in self.frames(job_id, seq + 1):
-                    seq, broken = frame["seq"], 0
-                    if frame["final"]:
-                        return frame["result"]
-                    data = frame["data"].encode()
-                    if frame.get("encoding") == "base64":
-                        data = base64.b64decode(frame["data"])
-                    on_output(frame["stream"], data)
-                raise EOFError("the stream was closed before its end")
-            except (OSError, EOFError):
-                broken += 1
-                if broken > PATIENCE:
-                    raise
+            frames = self.frames(job_id, seq + 1)
+            while True:
+                # Only what comes from the network is tried again: on_output may fail, too, and that is its caller's.
+                try:
+                    frame = next(frames)
+                except (OSError, EOFError, StopIteration):
+                    break
+                seq, broken = frame["seq"], 0
+                if frame["final"]:
+                    return frame["result"]
+                data = frame["data"].encode()
+                if frame.get("encoding") == "base64":
+                    data = base64.b64decode(frame["data"])
+                on_output(frame["stream"], data)
+            broken += 1
+            if broken > PATIENCE:
+                raise EOFError("the stream breaks off again and again")
             time.sleep(1)
 
     # A small WebSocket client (RFC 6455): text frames in, pong and close out
@@ -292,6 +320,7 @@ def main():
         agent = Controller(arguments.url, arguments.controller_id, secret, ca, arguments.fingerprint)
     except (OSError, ValueError) as error:
         return fail(78, error)
+    job_id = None
     try:
         job_id = agent.submit(arguments.command, sandbox)
         if arguments.poll:
@@ -302,13 +331,37 @@ def main():
             result = agent.follow(job_id, show)
     except Refused as error:
         return fail(77, error)
+    except Untrusted as error:
+        return fail(69, f"the certificate of the agent at {arguments.url} is not trusted: {error}")
+    except (BrokenPipeError, KeyboardInterrupt) as error:
+        # Nobody reads any more, or Ctrl-C: then nobody wants the job's end either.
+        if job_id:
+            cancel(agent, job_id)
+        if isinstance(error, KeyboardInterrupt):
+            return 130
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except (OSError, EOFError, http.client.HTTPException) as error:
         return fail(69, f"the agent at {arguments.url} was not reached: {error}")
+    except UnicodeEncodeError:
+        return fail(64, "the command is no UTF-8: send such bytes through standard input, encoded")
     except (KeyError, ValueError, TypeError) as error:
         return fail(65, f"no answer of an agent: {error!r}")
     if result.get("error"):
         print(f"controller.py: job {job_id} {result['status']} ({result['reason']}): {result['error']}", file=sys.stderr)
+    for stream in ("stdout", "stderr"):
+        # By polling only the beginning of a long output comes; /output has it whole.
+        missing = arguments.poll and len(result[stream].encode()) < result[f"{stream}_bytes"]
+        if missing or result[f"{stream}_truncated"]:
+            print(f"controller.py: {stream} is not whole: {result[f'{stream}_bytes']} bytes are kept", file=sys.stderr)
     return result["exit_code"] if result["exit_code"] >= 0 else 72
+
+
+def cancel(agent, job_id):
+    try:
+        agent.cancel(job_id)
+    except (Refused, Untrusted, OSError, http.client.HTTPException) as error:
+        print(f"controller.py: job {job_id} could not be cancelled: {error}", file=sys.stderr)
 
 
 if __name__ == "__main__":

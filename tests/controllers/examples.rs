@@ -62,6 +62,37 @@ async fn python_polls_and_asks_for_limits() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn python_says_that_an_output_is_not_whole() {
+    let agent = closed().await;
+    let arguments = ["--poll", "head -c 2000000 /dev/zero | tr '\\0' a"];
+    let left = run(controller(&path("examples/controller.py"), &agent, SECRET).args(arguments)).await;
+    assert_eq!(left.code, Some(0), "{}", left.stderr);
+    assert!(left.stdout.len() < 2_000_000 && left.stderr.contains("stdout is not whole"), "{}", left.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn python_cancels_a_job_that_nobody_reads_any_more() {
+    let agent = closed().await;
+    let program = path("examples/controller.py");
+    let pipe = format!("'{program}' 'while :; do echo y; sleep 0.05; done' | head -n 1");
+    let mut shell = controller("bash", &agent, SECRET);
+    let left = run(shell.args(["-c", &format!("set -o pipefail; {pipe}")])).await;
+    assert_eq!((left.code, left.stdout.as_slice()), (Some(141), b"y\n".as_slice()), "{}", left.stderr);
+    let id: String = agent.db().query_row("select job_id from jobs", [], |row| row.get(0)).expect("a job");
+    let end = std::time::Instant::now() + crate::harness::PATIENCE;
+    loop {
+        let reason: Option<String> =
+            agent.db().query_row("select reason from jobs", [], |row| row.get(0)).expect("a job");
+        if let Some(reason) = reason {
+            assert_eq!(reason, "cancelled", "{id}");
+            return;
+        }
+        assert!(std::time::Instant::now() < end, "{id} runs on");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn python_is_refused_with_a_wrong_secret() {
     let agent = closed().await;
     let left = run(controller(&path("examples/controller.py"), &agent, WRONG).arg("touch /tmp/x")).await;
