@@ -173,6 +173,17 @@ fn a_command_line_that_can_not_be_understood_ends_with_64_too() {
 }
 
 #[test]
+fn a_check_beside_a_verb_is_refused_and_the_verb_not_run() {
+    let place = Place::new();
+    place.put(&good(8443), 0o600);
+    for verb in [&["drain"][..], &["undrain"], &["verify-db"], &["gen-key"], &["sandboxes", "--remove"]] {
+        let said = place.run(&[&["--check"], verb].concat());
+        assert!(said.starts_with("exit: 64\n--- stdout\n--- stderr\n"), "{said}");
+        assert!(said.contains("--check stands alone"), "{said}");
+    }
+}
+
+#[test]
 fn a_fresh_secret_is_printed_and_good_enough() {
     let place = Place::new();
     let said = place.run(&["gen-key"]);

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
 use quickcmd::agent::{self, verbs};
 use secrecy::ExposeSecret;
 
@@ -57,12 +57,24 @@ enum Verb {
     Undrain,
 }
 
+impl Arguments {
+    /// A check that also does something is none: somebody who wanted only to look must not have drained.
+    fn unambiguous(self) -> Result<Arguments, clap::Error> {
+        if self.check && self.verb.is_some() {
+            let mut command = Arguments::command();
+            return Err(command
+                .error(ErrorKind::ArgumentConflict, "--check stands alone: leave it or the verb out"));
+        }
+        Ok(self)
+    }
+}
+
 /// A command line that can't be understood is a fault of the configuration like any other (`EX_USAGE`): the
 /// unit does not start the agent again for it.
 const USAGE: u8 = 64;
 
 fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
+    let arguments = match Arguments::try_parse().and_then(Arguments::unambiguous) {
         Ok(arguments) => arguments,
         Err(error) => {
             // Help and version are errors to clap, too, and belong on stdout. Nobody there to read is no fault.
