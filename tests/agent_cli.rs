@@ -184,6 +184,33 @@ fn a_check_beside_a_verb_is_refused_and_the_verb_not_run() {
 }
 
 #[test]
+fn an_answer_that_nobody_can_read_is_no_panic() {
+    let place = Place::new();
+    place.put(&good(8443), 0o600);
+    let run = |more: &[&str], stdout: Stdio, stderr: Stdio| {
+        let output = Command::new(env!("CARGO_BIN_EXE_quickcmd-agent"))
+            .arg("--config")
+            .arg(place.config())
+            .args(more)
+            .stdout(stdout)
+            .stderr(stderr)
+            .output()
+            .expect("the program");
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    // A pipe whose reader has gone before the first byte.
+    let broken = || Stdio::from(std::io::pipe().expect("a pipe").1);
+    let full = || Stdio::from(fs::OpenOptions::new().write(true).open("/dev/full").expect("it is there"));
+    for verb in ["--check", "gen-key"] {
+        assert_eq!(run(&[verb], broken(), Stdio::piped()), (Some(141), String::new()), "{verb}");
+        let (code, said) = run(&[verb], full(), Stdio::piped());
+        assert!(code == Some(74) && said.contains("could not be written"), "{verb}: {code:?} {said}");
+        assert_eq!(run(&[verb], full(), broken()).0, Some(74), "{verb}");
+    }
+    assert_eq!(run(&["verify-db"], Stdio::piped(), full()).0, Some(71), "the fault counts, told or not");
+}
+
+#[test]
 fn a_fresh_secret_is_printed_and_good_enough() {
     let place = Place::new();
     let said = place.run(&["gen-key"]);

@@ -1,6 +1,11 @@
 //! The agent's program: parses arguments, calls the library, maps errors to exit codes.
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+    process::ExitCode,
+    time::Duration,
+};
 
 use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
 use quickcmd::agent::{self, verbs};
@@ -62,8 +67,9 @@ impl Arguments {
     fn unambiguous(self) -> Result<Arguments, clap::Error> {
         if self.check && self.verb.is_some() {
             let mut command = Arguments::command();
-            return Err(command
-                .error(ErrorKind::ArgumentConflict, "--check stands alone: leave it or the verb out"));
+            return Err(
+                command.error(ErrorKind::ArgumentConflict, "--check stands alone: leave it or the verb out")
+            );
         }
         Ok(self)
     }
@@ -72,6 +78,10 @@ impl Arguments {
 /// A command line that can't be understood is a fault of the configuration like any other (`EX_USAGE`): the
 /// unit does not start the agent again for it.
 const USAGE: u8 = 64;
+/// Standard output could not be written (`EX_IOERR`).
+const OUTPUT: u8 = 74;
+/// Its reader has gone: what a shell says of a program that SIGPIPE ended.
+const BROKEN_PIPE: u8 = 141;
 
 fn main() -> ExitCode {
     let arguments = match Arguments::try_parse().and_then(Arguments::unambiguous) {
@@ -96,16 +106,32 @@ fn main() -> ExitCode {
     };
     match result {
         Ok(text) if text.is_empty() => ExitCode::SUCCESS,
-        Ok(text) => {
-            println!("{text}");
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            // One line a fault, each to be found by the program's name in a journal.
-            for line in error.to_string().lines() {
-                eprintln!("quickcmd-agent: {line}");
+        Ok(text) => match print(&text) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::from(BROKEN_PIPE),
+            Err(error) => {
+                complain(&format!("the answer could not be written to standard output: {error}"));
+                ExitCode::from(OUTPUT)
             }
+        },
+        Err(error) => {
+            complain(&error.to_string());
             ExitCode::from(error.exit_code())
         }
     }
+}
+
+/// Not `println!`, which panics where nobody reads.
+fn print(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{text}").and_then(|()| out.flush())
+}
+
+/// One line a fault, each to be found by the program's name in a journal. Lost in silence if standard error is gone.
+fn complain(text: &str) {
+    let mut lines = String::new();
+    for line in text.lines() {
+        lines.push_str(&format!("quickcmd-agent: {line}\n"));
+    }
+    let _unread = io::stderr().write_all(lines.as_bytes());
 }
