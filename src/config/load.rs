@@ -410,7 +410,7 @@ fn storage(mut section: Section<'_>) -> StorageConfig {
 fn log(mut section: Section<'_>) -> LogConfig {
     let level = section.get("level").and_then(|at| {
         at.read(|text| match tracing_subscriber::EnvFilter::try_new(text) {
-            Ok(_) if !text.is_empty() => Ok(text.to_owned()),
+            Ok(_) if text.split(',').all(levelled) => Ok(text.to_owned()),
             _ => Err("is no filter: write error, warn, info, debug or trace, or target=level".to_owned()),
         })
     });
@@ -418,4 +418,13 @@ fn log(mut section: Section<'_>) -> LogConfig {
         LogConfig { level: level.unwrap_or_else(|| "info".to_owned()), json: section.flag("json", false) };
     section.finish();
     log
+}
+
+/// Whether a part of a filter says how much is logged. A bare word that is no level would be taken for a target of
+/// that name, and nothing else would be logged.
+fn levelled(part: &str) -> bool {
+    let part = part.trim();
+    !part.is_empty()
+        && (part.contains(['=', '[', '{', '}', ']'])
+            || part.parse::<tracing_subscriber::filter::LevelFilter>().is_ok())
 }

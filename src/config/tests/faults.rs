@@ -72,6 +72,9 @@ fn faults_of_plain_values() {
         "grace: 1 minute",
         "freshness: { max_age: 0 }",
         "log: { level: \"a=b=c\", json: yes }",
+        "log: { level: loud }",
+        "log: { level: \"info,quickcmd::jobs\" }",
+        "log: { level: \"\" }",
         "audit_db_path: \"\"",
     ]));
 }
@@ -233,6 +236,8 @@ fn both_sides_of_each_limit() {
         ("max_limits: { cpu: 0.5 }", "max_limits: { cpu: 0.49 }"),
         ("pool: { size: 8 }", "pool: { size: 9 }"),
         ("agent_id: a", "agent_id: a/b"),
+        ("log: { level: \"info,quickcmd::jobs=debug\" }", "log: { level: \"info,quickcmd::jobs\" }"),
+        ("log: { level: WARN }", "log: { level: loud }"),
         ("rate_exempt: [10.0.0.0/32]", "rate_exempt: [10.0.0.0/33]"),
     ] {
         loaded(inside);
