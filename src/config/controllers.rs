@@ -321,6 +321,11 @@ fn public_key(section: &mut Section<'_>) -> Option<[u8; 32]> {
 fn ed25519(text: &str) -> Result<[u8; 32], String> {
     let wrong = || "is no Ed25519 public key: give its 32 bytes in hex or Base64, or its PEM".to_owned();
     let text = text.trim();
+    if text.to_ascii_lowercase().starts_with(secret::ED25519) {
+        return Err("begins with `ed25519:`, as the private key does, which stays with its controller: give the public \
+                    key that `quickcmd gen-key --ed25519` prints, without that"
+            .to_owned());
+    }
     let raw = if text.starts_with("-----BEGIN PUBLIC KEY-----") {
         let inside: String = text.lines().filter(|line| !line.starts_with("-----")).map(str::trim).collect();
         let der = STANDARD.decode(inside).map_err(|_| wrong())?;

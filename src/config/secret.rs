@@ -140,8 +140,18 @@ impl Sources<'_> {
     }
 }
 
+/// How the text of an Ed25519 key begins, as `quickcmd gen-key --ed25519` writes it.
+pub(super) const ED25519: &str = "ed25519:";
+
 /// Why a secret is none.
 fn weakness(text: &str) -> Option<String> {
+    if text.to_ascii_lowercase().contains(ED25519) || text.contains("-----BEGIN ") {
+        return Some(
+            "is the text of a key pair, not a shared secret: give the public half as a controller's `public_key` \
+             and leave the private one with the controller, or generate a shared secret with `quickcmd gen-key`"
+                .to_owned(),
+        );
+    }
     if text.to_ascii_uppercase().replace('-', "_").starts_with("CHANGE_ME") {
         return Some("is the example's placeholder: generate a secret with `quickcmd gen-key`".to_owned());
     }
@@ -174,6 +184,10 @@ mod tests {
         assert!(weakness("CHANGE_ME_to_something_longer_than_thirty_two_bytes").is_some());
         assert!(weakness("change-me-to-something-longer-than-thirty-two-bytes").is_some());
         assert!(weakness(&"x".repeat(64)).is_some());
+        let seed = random_hex(32);
+        assert!(weakness(&format!("ed25519:{seed}")).is_some());
+        assert!(weakness(&format!("secret: ed25519:{seed}\npublic: {seed}")).is_some());
+        assert!(weakness("-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIA==\n").is_some());
     }
 
     #[test]

@@ -139,6 +139,7 @@ fn faults_of_secrets() {
         "hmac_secret_credential: ../hmac\nallowed_controllers: [c]".to_owned(),
         both,
         "metrics_token: short".to_owned(),
+        format!("hmac_secret: ed25519:{SECRET}\nallowed_controllers: [c]"),
     ];
     let report = report(&cases.each_ref().map(String::as_str));
     let answers = report.lines().filter(|line| line.starts_with("[dir]"));
@@ -170,6 +171,8 @@ fn faults_of_controllers() {
         format!("controllers:\n{}", controller("one/1", &format!("{{ key_id: 2026/01, secret: {SECRET} }}"))),
         format!("controllers:\n{}", controller("one", "{ public_key: beef }")),
         format!("controllers:\n{}", controller("one", "{ public_key_file: no.pem }")),
+        format!("controllers:\n{}", controller("one", &format!("{{ public_key: \"ed25519:{SECRET}\" }}"))),
+        format!("controllers:\n{}", controller("one", &format!("{{ secret: \"ed25519:{SECRET}\" }}"))),
         format!("controllers:\n{}", controller("one", &format!("{{ secret: {SECRET}, public_key: beef }}"))),
         format!(
             "controllers:\n{}",
