@@ -4,6 +4,7 @@ use clap::Args;
 
 use super::{
     args::Global,
+    cut,
     fault::Fault,
     pump::{Pump, Style},
     settings::{self, Need},
@@ -50,6 +51,7 @@ pub async fn run(global: &Global, args: &LogsArgs) -> Result<u8, Fault> {
             pump.pass(&frame)?;
         }
         if let Some(result) = &frame.result {
+            cut::warn(&cut::streams(result));
             pump.check(result)?;
         }
     }

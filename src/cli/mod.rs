@@ -1,8 +1,9 @@
 //! `quickcmd`: one file a verb; what they share is how they are told (args, settings), how they say it
-//! (out, fault, hints, exits) and how a job's output passes through (pump).
+//! (out, fault, hints, exits) and how a job's output passes through (pump, cut).
 
 mod args;
 mod cancel;
+mod cut;
 mod exits;
 mod fault;
 mod gen_key;

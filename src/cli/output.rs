@@ -8,7 +8,7 @@ use tokio::fs::File;
 
 use super::{
     args::Global,
-    exits,
+    cut, exits,
     fault::Fault,
     out,
     settings::{self, Need},
@@ -70,6 +70,11 @@ pub async fn run(global: &Global, args: &OutputArgs) -> Result<u8, Fault> {
             ),
         ));
     }
+    let kept = status.result.as_ref().map(|result| match (args.stream, cut::streams(result)) {
+        (StreamArg::Stdout, [stdout, _]) => stdout,
+        (StreamArg::Stderr, [_, stderr]) => stderr,
+    });
+    cut::warn(kept.as_slice());
     if global.json {
         out::print_json(&json!({
             "job_id": args.job_id,
@@ -77,6 +82,8 @@ pub async fn run(global: &Global, args: &OutputArgs) -> Result<u8, Fault> {
             "bytes": got.bytes,
             "sha256": got.sha256,
             "verified": recorded.is_some(),
+            "truncated": kept.map(|stream| stream.truncated),
+            "dropped": kept.map(|stream| stream.dropped),
         }))?;
     } else if recorded.is_none() {
         out::note("the job has not ended: these are its bytes so far");

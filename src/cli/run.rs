@@ -5,7 +5,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{
     args::Global,
-    exits,
+    cut, exits,
     fault::Fault,
     job::JobArgs,
     out,
@@ -124,6 +124,9 @@ async fn watch(client: &Client, job_id: &str, style: Style, system: bool) -> Res
                 Some(result) => result,
                 None => ended(client, job_id).await?,
             };
+            if style != Style::Nothing {
+                cut::warn(&cut::streams(&result));
+            }
             pump.check(&result)?;
             return Ok(result);
         }

@@ -163,6 +163,51 @@ async fn output_that_is_not_what_was_recorded_is_told() {
     assert!(ran.err().contains("stdout is not what the agent recorded"), "{}", ran.err());
 }
 
+/// Ends a job's frames with a result that says bytes were dropped.
+fn cut_job() -> Vec<quickcmd::wire::frame::Frame> {
+    let mut frames = fake::job(&[("stdout", b"1\n"), ("stderr", b"err\n")], 0, Reason::Exited);
+    let result = frames.last_mut().and_then(|frame| frame.result.as_mut()).expect("a result");
+    (result.stdout_truncated, result.stdout_dropped) = (true, 98);
+    frames
+}
+
+#[tokio::test]
+async fn output_that_the_agent_cut_is_never_taken_for_the_whole() {
+    let agent = Fake::start(|seen, _| match seen.method.as_str() {
+        "POST" => fake::accepted(),
+        _ if seen.is("GET", "/api/v1/jobs/job-1") => {
+            fake::json(200, &fake::status(cut_job().pop().and_then(|frame| frame.result)))
+        }
+        _ if seen.is("GET", "/api/v1/jobs/job-1/output") => {
+            let bytes = if seen.path_and_query.ends_with("stdout") { "1\n" } else { "err\n" };
+            Answer::Http(axum::response::Response::new(bytes.into()))
+        }
+        _ => fake::frames(cut_job(), false),
+    })
+    .await;
+    let warning = "warning: the output was cut by the agent: the first 2 bytes of stdout were kept and 98 \
+                   dropped (output.limit in the agent's configuration says how much it keeps)\n";
+    for args in [&["run", "--job-id", "job-1", "--", "seq 50"][..], &["logs", "job-1"]] {
+        let ran = agent.run(args).await;
+        assert_eq!(ran.report(), format!("exit: 0\n--- stdout\n1\n--- stderr\nerr\n{warning}"), "{args:?}");
+    }
+    let ran = agent.run(&["run", "--json", "--job-id", "job-1", "--", "seq 50"]).await;
+    assert_eq!((ran.code, ran.err().as_str()), (Some(0), warning));
+    let ran = agent.run(&["output", "job-1"]).await;
+    assert_eq!(ran.report(), format!("exit: 0\n--- stdout\n1\n--- stderr\n{warning}"));
+    // The other stream is whole.
+    let ran = agent.run(&["output", "job-1", "--stream", "stderr"]).await;
+    assert_eq!(ran.report(), "exit: 0\n--- stdout\nerr\n--- stderr\n");
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("out");
+    let ran = agent.run(&["output", "job-1", "--json", "-o", path.to_str().expect("UTF-8")]).await;
+    let said: serde_json::Value = serde_json::from_str(&ran.out()).expect("one object");
+    assert_eq!(
+        (&said["verified"], &said["truncated"], &said["dropped"]),
+        (&true.into(), &true.into(), &98.into())
+    );
+}
+
 #[tokio::test]
 async fn logs_show_the_agents_words_unless_told_otherwise() {
     const PIECES: &[(&str, &[u8])] = &[("system", b"Starting execution...\x1b[2J"), ("stdout", b"hi\n")];
