@@ -45,7 +45,8 @@ pub async fn run(global: &Global, args: &LogsArgs) -> Result<u8, Fault> {
     while !reached(&pump) {
         let Some(frame) = frames.next().await else { break };
         let frame = frame?;
-        if frame.seq >= args.from_seq {
+        // The end is told even to who begins beyond it.
+        if frame.seq >= args.from_seq || frame.r#final {
             pump.show(&frame).await?;
         } else {
             pump.pass(&frame)?;

@@ -14,7 +14,8 @@ use super::{
 };
 use crate::wire::frame::Frame;
 
-/// The frames of one job. Never one twice; the last is the final one.
+/// The frames of one job. Never one twice; the last is the final one, whatever its number: who asks for
+/// frames beyond it gets it all the same.
 pub struct Follow {
     client: Client,
     job_id: String,
@@ -68,10 +69,10 @@ impl Follow {
             match self.receive().await {
                 Ok(None) => {}
                 // A frame that we have had already: the agent began a little earlier than asked.
-                Ok(Some(frame)) if frame.seq < self.next_seq => {}
+                Ok(Some(frame)) if frame.seq < self.next_seq && !frame.r#final => {}
                 Ok(Some(frame)) => {
                     self.backoff.reset();
-                    self.next_seq = frame.seq.saturating_add(1);
+                    self.next_seq = self.next_seq.max(frame.seq.saturating_add(1));
                     if frame.r#final {
                         self.ended = true;
                         self.socket = None;

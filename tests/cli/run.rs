@@ -258,6 +258,28 @@ async fn logs_without_f_end_where_the_record_ends() {
 }
 
 #[tokio::test]
+async fn logs_from_beyond_the_end_still_end() {
+    // As the agent answers: the last frame, whatever was asked for, and a proper close.
+    let agent = Fake::start(|seen, _| {
+        if seen.is("GET", "/api/v1/jobs/job-1") {
+            let ended = fake::result(b"1", b"", 0, Reason::Exited);
+            return fake::json(200, &fake::status(Some(ended)));
+        }
+        let last = fake::job(&[("stdout", b"1")], 0, Reason::Exited).pop();
+        fake::frames(last.into_iter().collect(), false)
+    })
+    .await;
+    for args in [&["logs", "job-1"][..], &["logs", "-f", "job-1"]] {
+        let ran = agent.run(&[args, &["--from-seq", "99"]].concat()).await;
+        assert_eq!(ran.report(), "exit: 0\n--- stdout\n--- stderr\n", "{args:?}");
+    }
+    let ran = agent.run(&["logs", "-f", "job-1", "--from-seq", "99", "--json"]).await;
+    let last: serde_json::Value = serde_json::from_str(&ran.out()).expect("one frame");
+    assert_eq!((&last["seq"], &last["result"]["exit_code"]), (&2.into(), &0.into()));
+    assert_eq!(agent.asked("GET", STREAM).len(), 3, "one connection each");
+}
+
+#[tokio::test]
 async fn logs_of_a_job_that_is_not_there() {
     let agent = Fake::start(|_, _| fake::problem(Problem::new(Code::JobNotFound))).await;
     let ran = agent.run(&["logs", "-f", "job-1"]).await;
