@@ -38,11 +38,24 @@ pub async fn run(global: &Global, args: RunArgs) -> Result<u8, Fault> {
     let payload =
         args.job.payload(&client.settings().controller_id, connection.agent_id, Timestamp::now())?;
     let style = if global.json { Style::Json } else { Style::Bytes };
-    let (code, _) = attend(&client, &payload, style, args.verbose || global.json, None).await?;
-    Ok(code)
+    attend(&client, &payload, style, args.verbose || global.json, None).await?.code()
 }
 
-/// Submits a job and stays with it until it has ended; gives the exit code. `accepted` hears of the
+/// How a job ended that was attended.
+pub struct End {
+    pub result: JobResult,
+    /// The exit code, or what there is to say as well.
+    told: Result<u8, Fault>,
+}
+
+impl End {
+    /// The exit code; where the job did not run to its own end, a fault that says so and has it.
+    pub fn code(self) -> Result<u8, Fault> {
+        self.told
+    }
+}
+
+/// Submits a job and stays with it until it has ended. `accepted` hears of the
 /// acceptance. The first SIGINT or SIGTERM cancels the job, the second leaves.
 pub async fn attend(
     client: &Client,
@@ -50,7 +63,7 @@ pub async fn attend(
     style: Style,
     system: bool,
     accepted: Option<&dyn Fn() -> Result<(), Fault>>,
-) -> Result<(u8, JobResult), Fault> {
+) -> Result<End, Fault> {
     let mut signals = Signals::new()?;
     // Once it may be on its way, only its answer says whether there is a job to cancel: wait for that.
     let mut caught = None;
@@ -93,13 +106,13 @@ pub async fn attend(
     match result {
         Ok(result) => {
             let code = code(&result, caught);
-            if let (Reason::Cancelled, Some(_)) = (result.reason, caught) {
-                return Ok((code, result));
-            }
-            match complaint(&result, code) {
+            let told = match complaint(&result, code) {
+                // Whoever cancelled it here knows.
+                Some(_) if result.reason == Reason::Cancelled && caught.is_some() => Ok(code),
                 Some(fault) => Err(fault),
-                None => Ok((code, result)),
-            }
+                None => Ok(code),
+            };
+            Ok(End { result, told })
         }
         Err(fault) => {
             // As a local command gets SIGPIPE: with nobody to read it, the job has no use.
@@ -162,7 +175,19 @@ pub fn code(result: &JobResult, caught: Option<i32>) -> u8 {
 pub fn complaint(result: &JobResult, exit: u8) -> Option<Fault> {
     let id = &result.job_id;
     let (cause, hint) = match result.reason {
-        Reason::Exited | Reason::Signalled => return None,
+        // What ended by itself has said why, unless its command could not even be started.
+        Reason::Exited | Reason::Signalled if result.error.is_none() => return None,
+        Reason::Exited | Reason::Signalled => match result.exit_code {
+            127 => (
+                "could not start its command",
+                "is that program in the image? --image names another one".to_owned(),
+            ),
+            126 => (
+                "could not start its command",
+                "a program must be an executable file, and --workdir a folder of the image".to_owned(),
+            ),
+            _ => ("ended", format!("quickcmd status {id}")),
+        },
         Reason::Timeout => ("ran into its time limit", "--timeout gives it more".to_owned()),
         Reason::Cancelled => ("was cancelled", format!("quickcmd status {id}")),
         Reason::Oom => ("ran out of memory", "--memory gives it more".to_owned()),

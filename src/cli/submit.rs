@@ -33,11 +33,11 @@ pub async fn run(global: &Global, args: SubmitArgs) -> Result<u8, Fault> {
         args.job.payload(&client.settings().controller_id, connection.agent_id, Timestamp::now())?;
     if args.wait {
         let announce = || if global.json { Ok(()) } else { out::print(&format!("{}\n", payload.job_id)) };
-        let (code, result) = run::attend(&client, &payload, Style::Nothing, false, Some(&announce)).await?;
+        let end = run::attend(&client, &payload, Style::Nothing, false, Some(&announce)).await?;
         if global.json {
-            out::print_json(&result)?;
+            out::print_json(&end.result)?;
         }
-        return Ok(code);
+        return end.code();
     }
     let accepted = client.submit(&payload).await?;
     if global.json {

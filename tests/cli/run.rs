@@ -74,6 +74,33 @@ async fn ends_that_are_not_the_commands_own_are_said() {
 }
 
 #[tokio::test]
+async fn a_command_that_could_not_be_started_says_why() {
+    for (exit, why) in [(127, "nosuch: not found"), (126, "/etc/hosts: Permission denied\x1b[2J")] {
+        let agent = Fake::start(move |seen, _| {
+            if seen.method == "POST" {
+                return fake::accepted();
+            }
+            let mut frames = fake::job(&[], exit, Reason::Exited);
+            frames[0].result.as_mut().expect("a result").error = Some(why.into());
+            fake::frames(frames, false)
+        })
+        .await;
+        let ran = agent.run(&["run", "--job-id", "job-1", "--", "nosuch", "-x"]).await;
+        let said =
+            format!("error: job job-1 could not start its command: {}\n", why.replace('\x1b', "\\u{1b}"));
+        assert_eq!(ran.code, Some(exit));
+        assert!(ran.err().starts_with(&said) && ran.err().contains("\nhint: "), "{}", ran.err());
+        let ran = agent.run(&["submit", "--wait", "--json", "--job-id", "job-1", "--", "nosuch", "-x"]).await;
+        let result: serde_json::Value = serde_json::from_str(&ran.out()).expect("the result");
+        let error: serde_json::Value = serde_json::from_str(&ran.err()).expect("one object");
+        assert_eq!(
+            (ran.code, &result["error"], &error["exit_code"]),
+            (Some(exit), &why.into(), &exit.into())
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_lost_answer_is_asked_for_with_the_same_bytes() {
     let agent = Fake::start(|seen, before| match (seen.method.as_str(), before) {
         ("POST", 0 | 1) => Answer::Cut,
