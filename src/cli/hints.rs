@@ -46,6 +46,10 @@ pub fn of(error: &Error, now: Timestamp) -> (u8, Vec<String>) {
                 }
             },
         ),
+        Error::Plain { url, .. } => {
+            let hint = format!("use {} (--url, QUICKCMD_URL)", url.replacen("http://", "https://", 1));
+            return (exits::CONFIG, vec![hint]);
+        }
         Error::Lost { .. } => (exits::UNAVAILABLE, "the agent may be restarting: try again"),
         Error::Unsure { job_id, .. } => {
             let hint = format!("ask before you submit it again: quickcmd status {job_id}");

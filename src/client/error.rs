@@ -18,6 +18,9 @@ pub enum Error {
     /// The agent's certificate or the handshake is not in order.
     #[error("cannot trust {url}: {cause}")]
     Tls { url: String, fault: TlsFault, cause: String },
+    /// Plain HTTP where there must be, or is, TLS.
+    #[error("cannot use plain HTTP with {url}: {cause}")]
+    Plain { url: String, cause: &'static str },
     /// The connection broke, or the time ran out, before the whole answer was there.
     #[error("the answer of {url} was lost: {cause}")]
     Lost { url: String, cause: String },
@@ -124,6 +127,7 @@ impl Error {
             Error::Connect { .. } | Error::Lost { .. } => true,
             Error::Unsure { .. }
             | Error::Tls { .. }
+            | Error::Plain { .. }
             | Error::Answer { .. }
             | Error::Setting(_)
             | Error::Write(_) => false,

@@ -16,6 +16,7 @@ mod tls;
 mod tests;
 
 use std::{
+    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -91,6 +92,15 @@ impl Settings {
     }
 }
 
+/// Whether what goes to that address stays on this machine. Of names, only `localhost` is sure to.
+fn on_loopback(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default();
+    match host.trim_matches(['[', ']']).parse::<IpAddr>() {
+        Ok(ip) => ip.to_canonical().is_loopback(),
+        Err(_) => host == "localhost",
+    }
+}
+
 /// A controller's connection to one agent. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Client {
@@ -110,13 +120,20 @@ impl Client {
     /// Checks the settings and reads the certificates; connects to nothing yet.
     ///
     /// # Errors
-    /// [`Error::Setting`]: the address is no agent's, or the certificates can't be read.
+    /// [`Error::Setting`]: the address is no agent's, or the certificates can't be read; [`Error::Plain`]:
+    /// it is another machine's, without TLS.
     pub fn new(settings: Settings) -> Result<Client, Error> {
         if !matches!(settings.url.scheme(), "https" | "http") || settings.url.host().is_none() {
             return Err(Error::Setting(format!(
                 "{} is no address of an agent; it has the form https://host:8443",
                 settings.url
             )));
+        }
+        if settings.url.scheme() == "http" && !on_loopback(&settings.url) {
+            return Err(Error::Plain {
+                url: settings.url.as_str().trim_end_matches('/').to_owned(),
+                cause: "what is sent to another machine must be encrypted",
+            });
         }
         let tls = tls::config(&settings.trust)?;
         let mut for_http = tls.clone();

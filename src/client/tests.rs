@@ -116,3 +116,17 @@ fn an_address_keeps_its_prefix_and_its_port() {
     );
     assert!(Client::new(Settings::new(Url::parse("ftp://x").expect("a URL"), "c")).is_err());
 }
+
+#[test]
+fn plain_http_is_for_loopback_only() {
+    let made = |url: &str| Client::new(Settings::new(Url::parse(url).expect("a URL"), "c"));
+    for url in ["http://127.9.9.9:1", "http://[::1]", "http://[::ffff:127.0.0.1]:1", "http://LocalHost:1"] {
+        assert!(made(url).is_ok(), "{url}");
+    }
+    for url in
+        ["http://10.0.0.1:8443", "http://0.0.0.0", "http://[fe80::1]", "http://agent", "http://x.localhost"]
+    {
+        assert!(matches!(made(url), Err(Error::Plain { .. })), "{url}");
+    }
+    assert!(made("https://10.0.0.1:8443").is_ok());
+}

@@ -48,6 +48,23 @@ async fn what_is_missing_or_wrong_in_the_configuration_is_named() {
 }
 
 #[tokio::test]
+async fn nothing_is_sent_to_another_machine_without_tls() {
+    let agent = Fake::start(|_, _| fake::accepted()).await;
+    // It would arrive, but it is not an address of loopback.
+    let url = agent.url.replace("127.0.0.1", "0.0.0.0");
+    for args in [&["submit", "--url", &url, "--", "ls"][..], &["health", "--url", &url]] {
+        let ran = agent.run(args).await;
+        let said = format!(
+            "exit: 78\n--- stdout\n--- stderr\nerror: cannot use plain HTTP with {url}: what is sent to another \
+             machine must be encrypted\nhint: use {} (--url, QUICKCMD_URL)\n",
+            url.replace("http", "https")
+        );
+        assert_eq!(ran.report(), said);
+    }
+    assert!(agent.seen.lock().expect("no test thread panicked").is_empty());
+}
+
+#[tokio::test]
 async fn flags_win_over_the_environment_and_that_over_the_file() {
     let agent = Fake::start(|_, _| fake::accepted()).await;
     let dir = tempfile::tempdir().expect("a folder");
