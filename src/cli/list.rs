@@ -67,8 +67,8 @@ pub async fn run(global: &Global, args: &ListArgs) -> Result<u8, Fault> {
     };
     let client = settings::connect(global, Need::Key)?.client;
     let mut page = client.list(&filter).await?;
-    while let (true, Some(cursor)) = (args.all, page.next_cursor.take()) {
-        filter.cursor = Some(cursor);
+    while args.all && page.next_cursor.is_some() {
+        filter.cursor = page.next_cursor.take();
         let more = client.list(&filter).await?;
         page.jobs.extend(more.jobs);
         page.next_cursor = more.next_cursor;
