@@ -170,8 +170,18 @@ impl Error {
         if error.is_builder() {
             return Error::Setting(cause);
         }
+        if let Some(plain) = Error::of_tls_port(&url, &cause) {
+            return plain;
+        }
         let cause = if error.is_timeout() { "no answer in time".to_owned() } else { cause };
         Error::Lost { url, cause }
+    }
+
+    /// Whether plain HTTP was answered with something that is no HTTP: a port for TLS answers so, with an alert,
+    /// and will not answer otherwise the next time. The libraries' text is all that tells.
+    pub(super) fn of_tls_port(url: &str, cause: &str) -> Option<Error> {
+        let is = url.starts_with("http:") && cause.contains("invalid HTTP version");
+        is.then(|| Error::Plain { url: url.to_owned(), cause: "that port speaks TLS" })
     }
 
     /// Sorts a failure of making a connection by hand.

@@ -78,7 +78,10 @@ impl Client {
                 Err(Error::Refused(Box::new(Refusal::read(answer.status().as_u16(), wait, body))))
             }
             Ok(Err(WsError::Io(error))) => Err(Error::Lost { url: name, cause: error.to_string() }),
-            Ok(Err(WsError::Protocol(error))) => Err(Error::Lost { url: name, cause: error.to_string() }),
+            Ok(Err(WsError::Protocol(error))) => {
+                let cause = error.to_string();
+                Err(Error::of_tls_port(&name, &cause).unwrap_or(Error::Lost { url: name, cause }))
+            }
             Ok(Err(error)) => Err(Error::Answer { url: name, cause: error.to_string() }),
         }
     }

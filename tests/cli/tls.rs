@@ -78,3 +78,18 @@ async fn its_certificate_or_its_fingerprint_is_enough() {
     assert_eq!(ran.code, Some(0));
     assert!(ran.err().starts_with("warning: --insecure"), "{}", ran.err());
 }
+
+#[tokio::test]
+async fn plain_http_to_a_port_for_tls_is_said_at_once() {
+    let agent = agent(self_signed().1).await;
+    let url = agent.url.replace("https", "http");
+    let said = format!(
+        "exit: 78\n--- stdout\n--- stderr\nerror: cannot use plain HTTP with {url}: that port speaks TLS\nhint: use {} \
+         (--url, QUICKCMD_URL)\n",
+        agent.url
+    );
+    // By HTTP, and by a WebSocket's handshake.
+    for args in [&["health", "--url", &url][..], &["logs", "-f", "job-1", "--url", &url]] {
+        assert_eq!(agent.run(args).await.report(), said, "{args:?}");
+    }
+}
