@@ -32,7 +32,7 @@ pub struct JobArgs {
     #[arg(long, value_name = "IMAGE")]
     pub image: Option<String>,
     /// Cores, such as 0.5
-    #[arg(long, value_name = "CORES")]
+    #[arg(long, value_name = "CORES", value_parser = units::cores)]
     pub cpu: Option<f64>,
     /// Memory, such as 256m
     #[arg(long, value_name = "SIZE", value_parser = units::size)]

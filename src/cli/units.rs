@@ -29,6 +29,14 @@ pub fn seconds(text: &str) -> Result<u64, String> {
     scaled(number, factor).ok_or_else(wrong)
 }
 
+/// A number of processor cores: `2`, `0.5`. `inf` and `nan`, which Rust reads as numbers, are none.
+pub fn cores(text: &str) -> Result<f64, String> {
+    match text.trim().parse::<f64>() {
+        Ok(cores) if cores.is_finite() && cores > 0.0 => Ok(cores),
+        _ => Err("cores are a number above 0, such as 0.5".to_owned()),
+    }
+}
+
 /// As [`seconds`], as a duration.
 pub fn duration(text: &str) -> Result<Duration, String> {
     seconds(text).map(Duration::from_secs)
@@ -67,6 +75,10 @@ mod tests {
         assert_eq!(size("64KiB"), Ok(64 << 10));
         assert_eq!(seconds("90"), Ok(90));
         assert_eq!(seconds("1.5h"), Ok(5400));
+        assert_eq!(cores("0.5"), Ok(0.5));
+        for wrong in ["", "inf", "-inf", "NaN", "infinity", "1e999", "0", "-1", "two"] {
+            assert!(cores(wrong).is_err(), "{wrong}");
+        }
         for wrong in ["", "m", "-1", "1x", "1.3k", "99999999999g", "1.2.3m", "0.0001s"] {
             assert!(size(wrong).is_err(), "{wrong}");
             assert!(seconds(wrong).is_err(), "{wrong}");

@@ -26,9 +26,14 @@ async fn help() {
 
 #[tokio::test]
 async fn a_wrong_command_line_is_exit_64() {
-    for args in
-        [&["walk"][..], &["run"], &["run", "--memory", "much", "--", "ls"], &["list", "--status", "odd"]]
-    {
+    for args in [
+        &["walk"][..],
+        &["run"],
+        &["run", "--memory", "much", "--", "ls"],
+        &["run", "--cpu", "inf", "--", "ls"],
+        &["run", "--cpu", "nan", "--", "ls"],
+        &["list", "--status", "odd"],
+    ] {
         let ran = fake::run(quickcmd(args)).await;
         assert_eq!(ran.code, Some(64), "{args:?}: {}", ran.err());
         assert!(ran.stdout.is_empty() && ran.err().starts_with("error: "), "{}", ran.err());
