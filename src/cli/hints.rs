@@ -73,6 +73,13 @@ fn of_refusal(refusal: &Refusal, now: Timestamp) -> (u8, Vec<String>) {
             exits::REFUSED,
             "the secret here and the agent's (hmac_secret, or this controller's key) are not the same; compare them, and the key id".to_owned(),
         ),
+        Code::JobFromFuture if ttl_too_far(refusal) => {
+            let most = match refusal.more.get("allowed_seconds").and_then(Value::as_i64) {
+                Some(seconds) => format!("{seconds} s"),
+                None => "so much".to_owned(),
+            };
+            (exits::REFUSED, format!("give a shorter --ttl: the agent takes {most} at most (freshness.max_ttl in its configuration)"))
+        }
         Code::JobExpired | Code::JobTooOld | Code::JobFromFuture => (exits::REFUSED, clocks(refusal, code, now)),
         Code::ControllerNotAllowed => (
             exits::REFUSED,
@@ -131,6 +138,12 @@ fn by_status(status: u16) -> u8 {
         500..=599 => exits::SOFTWARE,
         _ => exits::REFUSED,
     }
+}
+
+/// Whether it is not a clock but the distance between the job's own times that the agent did not like: both
+/// refusals have the same code, and only the details tell.
+fn ttl_too_far(refusal: &Refusal) -> bool {
+    refusal.details.as_deref().is_some_and(|details| details.contains("TTL is too far"))
 }
 
 /// Says plainly whose clock is where, with numbers, as far as the agent told us.
@@ -197,6 +210,26 @@ mod tests {
         assert!(hints[0].contains("200 s behind"), "{hints:?}");
         let (_, hints) = of(&refused(Code::JobExpired, json!({ "agent_time": 1_704_629_201 })), now);
         assert!(hints[0].contains("--ttl"), "{hints:?}");
+    }
+
+    #[test]
+    fn a_ttl_that_is_too_long_is_no_matter_of_clocks() {
+        let more = json!({ "agent_time": 100, "skew_seconds": 172_800, "allowed_seconds": 86_400 });
+        let mut error = refused(Code::JobFromFuture, more);
+        let (_, hints) = of(&error, Timestamp::from_secs(100));
+        assert!(!hints[0].contains("--ttl"), "{hints:?}");
+        // As the agent's gate says it.
+        if let Error::Refused(refusal) = &mut error {
+            refusal.details = Some("JOB_FROM_FUTURE: Job TTL is too far after its timestamp".to_owned());
+        }
+        let (exit, hints) = of(&error, Timestamp::from_secs(100));
+        assert_eq!(exit, exits::REFUSED);
+        assert_eq!(
+            hints,
+            [
+                "give a shorter --ttl: the agent takes 86400 s at most (freshness.max_ttl in its configuration)"
+            ]
+        );
     }
 
     #[test]
