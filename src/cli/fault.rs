@@ -40,6 +40,17 @@ impl Fault {
         fault
     }
 
+    /// The command line can't be understood. The first paragraph says why; the others (tips, the usage) are
+    /// hints.
+    pub fn of_command_line(error: &clap::Error) -> Fault {
+        let text = error.render().to_string();
+        let mut said = text.split("\n\n").map(|part| part.split_whitespace().collect::<Vec<_>>().join(" "));
+        let cause = said.next().unwrap_or_default();
+        let mut fault = Fault::new(exits::USAGE, cause.strip_prefix("error: ").unwrap_or(&cause));
+        fault.hints = said.filter(|part| !part.is_empty()).collect();
+        fault
+    }
+
     /// Says it on standard error and gives the exit code.
     pub fn report(&self, json: bool) -> u8 {
         if self.quiet {

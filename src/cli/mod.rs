@@ -21,7 +21,7 @@ mod status;
 mod submit;
 mod units;
 
-use std::process::ExitCode;
+use std::{ffi::OsString, process::ExitCode};
 
 use clap::Parser;
 
@@ -34,6 +34,9 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version are no errors; `print` chooses the stream.
+            if error.use_stderr() && json_wanted(std::env::args_os()) {
+                return ExitCode::from(Fault::of_command_line(&error).report(true));
+            }
             let code = if error.use_stderr() { exits::USAGE } else { exits::OK };
             let _ = error.print();
             return ExitCode::from(code);
@@ -54,6 +57,11 @@ pub fn main() -> ExitCode {
         Ok(code) => code,
         Err(fault) => fault.report(json),
     })
+}
+
+/// Whether a command line that could not be understood asks for JSON.
+fn json_wanted(args: impl Iterator<Item = OsString>) -> bool {
+    args.skip(1).take_while(|arg| arg != "--").any(|arg| arg == "--json")
 }
 
 async fn dispatch(cli: Cli) -> Result<u8, Fault> {

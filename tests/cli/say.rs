@@ -41,6 +41,27 @@ async fn a_wrong_command_line_is_exit_64() {
 }
 
 #[tokio::test]
+async fn a_wrong_command_line_is_json_where_json_is_asked_for() {
+    for (args, cause) in [
+        (&["walk", "--json"][..], "unrecognized subcommand 'walk'"),
+        (&["--json"], "'quickcmd' requires a subcommand"),
+        (&["run", "--json"], "the following required arguments were not provided: <COMMAND>..."),
+        (&["run", "--json", "--memory", "99999999999999999999", "--", "ls"], "out of range"),
+        (&["--json", "run", "--timeout", "1.5", "--", "ls"], "whole seconds"),
+    ] {
+        let ran = fake::run(quickcmd(args)).await;
+        let said: serde_json::Value = serde_json::from_str(&ran.err()).expect("one object");
+        assert_eq!((ran.code, &said["exit_code"]), (Some(64), &json!(64)), "{args:?}");
+        assert!(said["error"].as_str().expect("a sentence").contains(cause), "{args:?}: {said}");
+        assert!(said["hint"].as_str().expect("a sentence").contains("--help"), "{args:?}: {said}");
+        assert!(ran.stdout.is_empty());
+    }
+    // Behind the dashes it is the job's own.
+    let ran = fake::run(quickcmd(&["run", "--memory", "much", "--", "ls", "--json"])).await;
+    assert!(ran.err().starts_with("error: "), "{}", ran.err());
+}
+
+#[tokio::test]
 async fn refusals_say_the_cause_and_what_to_do() {
     let cases = [
         Problem::new(Code::InvalidSignature).details("INVALID_SIGNATURE: Invalid job signature"),
