@@ -2,7 +2,7 @@
 
 use std::{
     fs::OpenOptions,
-    io::Write,
+    io::{self, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
@@ -66,9 +66,15 @@ pub fn run(global: &Global, args: &GenKeyArgs) -> Result<u8, Fault> {
 }
 
 fn write(path: &Path, secret: &str) -> Result<(), Fault> {
-    let fault = |error| {
-        Fault::new(exits::CANT_CREATE, format!("cannot make {}: {error}", path.display()))
-            .hint("an existing file is never overwritten")
+    let fault = |error: io::Error| {
+        let fault = Fault::new(exits::CANT_CREATE, format!("cannot make {}: {error}", path.display()));
+        match (error.kind(), path.parent()) {
+            (io::ErrorKind::AlreadyExists, _) => fault.hint("an existing file is never overwritten"),
+            (io::ErrorKind::NotFound, Some(folder)) => {
+                fault.hint(format!("make its folder first: mkdir -p {}", folder.display()))
+            }
+            _ => fault,
+        }
     };
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(fault)?;
     file.write_all(format!("{secret}\n").as_bytes()).and_then(|()| file.sync_all()).map_err(fault)

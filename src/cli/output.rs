@@ -22,7 +22,7 @@ pub struct OutputArgs {
     /// Which of its streams
     #[arg(long, default_value = "stdout")]
     pub stream: StreamArg,
-    /// Write to this file instead of standard output
+    /// Write to this file instead of standard output (-)
     #[arg(long, short, value_name = "FILE")]
     pub output: Option<PathBuf>,
 }
@@ -35,7 +35,9 @@ pub enum StreamArg {
 }
 
 pub async fn run(global: &Global, args: &OutputArgs) -> Result<u8, Fault> {
-    if global.json && args.output.is_none() {
+    // As elsewhere; a file of that name is ./-
+    let file = args.output.as_ref().filter(|path| path.as_os_str() != "-");
+    if global.json && file.is_none() {
         return Err(Fault::new(exits::USAGE, "--json needs a file for the bytes").hint("-o FILE"));
     }
     let client = settings::connect(global, Need::Key)?.client;
@@ -45,7 +47,7 @@ pub async fn run(global: &Global, args: &OutputArgs) -> Result<u8, Fault> {
     };
     // Asked before: what is downloaded of a job that has ended by now is all of it.
     let status = client.status(&args.job_id).await?;
-    let got = match &args.output {
+    let got = match file {
         None => client.download(&args.job_id, name, &mut tokio::io::stdout()).await?,
         Some(path) => {
             let mut file = File::create(path).await.map_err(|error| {

@@ -127,6 +127,11 @@ async fn keys_are_fresh_private_and_never_overwritten() {
 
     let again = fake::run(quickcmd(&args)).await;
     assert_eq!(again.code, Some(73), "{}", again.err());
+    assert!(again.err().contains("never overwritten"), "{}", again.err());
+    let lost = dir.path().join("not/there/key");
+    let ran = fake::run(quickcmd(&["gen-key", "--out", lost.to_str().expect("UTF-8")])).await;
+    let hint = format!("\nhint: make its folder first: mkdir -p {}/not/there\n", dir.path().display());
+    assert!(ran.code == Some(73) && ran.err().ends_with(&hint), "{}", ran.report());
     assert_eq!(fs::read_to_string(&path).expect("the key"), written);
     // And it signs.
     let agent = Fake::start(|_, _| fake::accepted()).await;
@@ -172,6 +177,15 @@ async fn a_cut_download_goes_on_where_it_broke() {
     let ran = agent.run(&["output", "job-1", "--json", "-o", path.to_str().expect("UTF-8")]).await;
     assert_eq!(fs::read(&path).expect("the file"), b"0123456789\xff\x00", "{}", ran.err());
     assert_snapshot!("output_as_json", ran.report());
+
+    let agent = Fake::start(download).await;
+    let mut command = agent.command(&["output", "-o", "-", "job-1"]);
+    command.current_dir(dir.path());
+    let ran = fake::run(command).await;
+    assert_eq!((ran.code, ran.stdout.as_slice()), (Some(0), &b"0123456789\xff\x00"[..]), "{}", ran.err());
+    assert!(!dir.path().join("-").exists());
+    let ran = agent.run(&["output", "-o", "-", "--json", "job-1"]).await;
+    assert_eq!(ran.code, Some(64), "bytes and an object can't go the same way: {}", ran.err());
 
     let agent = Fake::start(|seen, before| download(seen, before + 1)).await;
     let ran = agent.run(&["output", "job-1"]).await;
