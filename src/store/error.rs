@@ -35,6 +35,25 @@ pub enum StoreError {
         "the database {file} is in use by another agent; stop that one, or give this one its own `audit_db_path`"
     )]
     InUse { file: String },
+    /// There is no such database.
+    #[error(
+        "there is no database {file}: set `audit_db_path` to the agent's, or start the agent, which makes it"
+    )]
+    Missing { file: String },
+    /// What the database says of jobs is not what its audit log says, or its schema was changed.
+    #[error(
+        "the database {file} was changed by something else than the agent: {detail}; compare it with a backup before you rely on it"
+    )]
+    Contradiction { file: String, detail: String },
+    /// There is a file in the place of the new one.
+    #[error("{file} exists already: give another name")]
+    Exists { file: String },
+    /// The copy could not be written.
+    #[error("the copy {file} can't be written: {detail}")]
+    NoCopy { file: String, detail: String },
+    /// The backup can't be read.
+    #[error("the backup {file} can't be read: {detail}")]
+    NoBackup { file: String, detail: String },
     /// The SQLite that was linked has known defects.
     #[error("SQLite {found} was linked, and {needed} or later is needed; build with the bundled one")]
     OldSqlite { found: &'static str, needed: &'static str },

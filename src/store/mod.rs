@@ -28,12 +28,14 @@ pub mod restore;
 pub mod retention;
 mod schema;
 pub mod submissions;
+mod verify;
 mod writer;
 
-pub use backup::{Verified, look, verify};
+pub use backup::look;
 pub use error::StoreError;
 pub use jobs::State;
 pub use lock::Lock;
+pub use verify::{Verified, verify, verify_all};
 pub use writer::{Batch, OnCommit, Tx};
 
 use writer::{Message, Shared, Task};

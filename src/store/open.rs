@@ -13,6 +13,7 @@ use super::{
     StoreError,
     lock::{Lock, not_writable},
     schema,
+    verify::in_one_line,
 };
 
 /// Earlier versions can damage a database in WAL mode when a checkpoint meets a writer.
@@ -113,7 +114,7 @@ fn quick_check(conn: &Connection, file: &str) -> Result<(), StoreError> {
     conn.progress_handler(0, None::<fn() -> bool>)?;
     match found {
         Ok(verdict) if verdict == "ok" => Ok(()),
-        Ok(detail) => Err(StoreError::Corrupt { file: file.to_owned(), detail }),
+        Ok(verdict) => Err(StoreError::Corrupt { file: file.to_owned(), detail: in_one_line(&verdict) }),
         Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::OperationInterrupted) => {
             tracing::warn!(
                 file,

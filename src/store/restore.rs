@@ -15,8 +15,8 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::{
     Lock, Store, StoreError, Verified,
-    backup::verify,
     jobs::{self, End, State},
+    verify,
 };
 use crate::{base::clock::Timestamp, wire::Reason};
 
@@ -36,7 +36,7 @@ pub struct Restored {
 ///
 /// # Errors
 /// `InUse` while an agent runs; `Corrupt`, `Foreign`, `NewerSchema` of the backup, which then is not used;
-/// `NotWritable` and `Unavailable` of the disk.
+/// `NoBackup` if it can't be read; `NotWritable` and `Unavailable` of the disk.
 pub async fn restore(
     from: &Path,
     database: &Path,
@@ -143,8 +143,9 @@ fn move_logs(from: &Path, to: &Path) -> io::Result<()> {
 }
 
 fn copy(from: &Path, to: &Path) -> Result<(), StoreError> {
-    let mut source = File::open(from).map_err(|error| StoreError::Unavailable {
-        detail: format!("the backup {} can't be read: {error}", from.display()),
+    let mut source = File::open(from).map_err(|error| StoreError::NoBackup {
+        file: from.display().to_string(),
+        detail: error.to_string(),
     })?;
     let mut write = || {
         let mut target = OpenOptions::new().write(true).create_new(true).mode(0o600).open(to)?;

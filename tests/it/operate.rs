@@ -46,10 +46,13 @@ async fn a_backup_of_the_running_agent_is_restored_and_nothing_runs_twice() {
     let to = file.to_str().expect("text");
     let said = done(&agent, &["backup", "--to", to]);
     assert!(said.contains("3 jobs") && said.contains("checked from end to end"), "{said}");
-    assert!(refused(&agent, &["backup", "--to", to]).contains("exists"), "a file is never overwritten");
+    let said = refused(&agent, &["backup", "--to", to]);
+    assert!(said.contains("exists already: give another name"), "a file is never overwritten: {said}");
     assert!(done(&agent, &["verify-db"]).contains("is whole"));
     let said = refused(&agent, &["restore", "--from", to]);
-    assert!(said.contains("in use by another agent"), "{said}");
+    assert!(said.contains("stop the agent first"), "{said}");
+    let said = refused(&agent, &["restore", "--from", "/nonexistent/backup.db"]);
+    assert!(said.contains("stop the agent first"), "{said}");
 
     // Both end after the backup was made; the restored record can't know.
     agent.ended(&running).await;
@@ -58,6 +61,8 @@ async fn a_backup_of_the_running_agent_is_restored_and_nothing_runs_twice() {
     agent.ended(&later).await;
     assert_eq!(agent.terminate(), Some(0));
 
+    let said = refused(&agent, &["restore", "--from", "/nonexistent/backup.db"]);
+    assert!(said.contains("can't be read") && !said.contains("free space"), "{said}");
     let said = done(&agent, &["restore", "--from", to]);
     assert!(said.contains("2 jobs had not ended"), "{said}");
     let kept = said.split("kept as ").nth(1).and_then(|rest| rest.lines().next()).expect("a name");
@@ -94,7 +99,8 @@ async fn a_damaged_database_is_named_at_start_and_a_damaged_backup_is_not_taken(
     std::fs::write(&database, &bytes).expect("damaged");
     let said = refused(&agent, &[]);
     assert!(said.contains("is damaged") && said.contains("quickcmd-agent restore --from"), "{said}");
-    assert!(refused(&agent, &["verify-db"]).contains("is damaged"));
+    let said = refused(&agent, &["verify-db"]);
+    assert!(said.contains("is damaged") && said.lines().count() == 1, "one sentence: {said}");
 
     let bad = agent.dir.path().join("bad.db");
     std::fs::write(&bad, &bytes).expect("written");

@@ -3,7 +3,11 @@
 use std::path::Path;
 
 use super::{AgentError, config, jobs, wait_for};
-use crate::{base::clock::Timestamp, output, store};
+use crate::{
+    base::clock::Timestamp,
+    output,
+    store::{self, StoreError},
+};
 
 /// Checks the backup, puts it in place, and keeps what was there; what it says of it.
 ///
@@ -14,8 +18,16 @@ pub fn restore(path: &Path, from: &Path) -> Result<String, AgentError> {
     let database = config.audit_db_path;
     let last_row = output::last_row(&config.data_dir.join("spool"))
         .map_err(AgentError::io("the spools could not be listed"))?;
-    let restored =
-        wait_for(async { Ok(store::restore::restore(from, &database, last_row, Timestamp::now()).await?) })?;
+    let restored = wait_for(async {
+        store::restore::restore(from, &database, last_row, Timestamp::now()).await.map_err(
+            |error| match error {
+                StoreError::InUse { file } => AgentError::Refused(format!(
+                    "the agent runs on {file}: stop the agent first, then restore"
+                )),
+                other => other.into(),
+            },
+        )
+    })?;
     let mut lines = vec![format!(
         "{} is now {}: {} jobs, {} audit entries",
         database.display(),

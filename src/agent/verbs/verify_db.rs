@@ -5,13 +5,14 @@ use std::path::Path;
 use super::{AgentError, config};
 use crate::store;
 
-/// Checks structure, references, schema and every audit entry's hash; also while the agent runs.
+/// Checks structure, references, schema, every audit entry's hash, and the jobs against the audit log; also while the
+/// agent runs.
 ///
 /// # Errors
 /// What is wrong with it, and the way back.
 pub fn verify_db(path: &Path) -> Result<String, AgentError> {
     let database = config(path)?.audit_db_path;
-    let found = store::verify(&database)?;
+    let found = store::verify_all(&database)?;
     Ok(format!(
         "{} is whole: {} jobs, {} audit entries, schema version {}",
         database.display(),

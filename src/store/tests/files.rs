@@ -13,13 +13,11 @@ async fn a_backup_is_whole_and_opens_as_a_store() {
     store.write(|tx| accept(tx, &new_job("alice", "later"))).await.unwrap();
     assert_eq!(std::fs::metadata(&copy).unwrap().permissions().mode() & 0o777, 0o600);
     let found = verify(&copy).unwrap();
+    assert_eq!(names(&folder).into_iter().filter(|name| name.starts_with("copy")).count(), 1, "one file");
     assert_eq!((found.schema, found.jobs, found.audit_entries), (schema::latest(), 1, 1));
     let restored = Store::open(&copy).unwrap();
     assert_eq!(restored.read(|conn| jobs::queued(conn, 0, 9)).await.unwrap().len(), 1);
-    assert!(
-        matches!(store.backup(&copy).await, Err(StoreError::NotWritable { .. })),
-        "nothing is overwritten"
-    );
+    assert!(matches!(store.backup(&copy).await, Err(StoreError::Exists { .. })), "nothing is overwritten");
     // The running one can be verified too.
     assert_eq!(verify(store.path()).unwrap().jobs, 2);
 }
@@ -38,6 +36,135 @@ async fn verify_names_the_entry_that_was_changed() {
     assert!(verify(&path).unwrap_err().to_string().contains("audit entry 1 is not what was hashed"));
     conn.execute("DELETE FROM audit WHERE number = 1", []).unwrap();
     assert!(verify(&path).unwrap_err().to_string().contains("audit entry 1 is missing"));
+}
+
+fn names(folder: &tempfile::TempDir) -> Vec<String> {
+    let entries = std::fs::read_dir(folder.path()).unwrap();
+    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn a_backup_that_fails_leaves_no_file() {
+    let (folder, store) = store();
+    store.write(|tx| accept(tx, &new_job("alice", "j"))).await.unwrap();
+    let path = store.path().to_owned();
+    store.close().await.unwrap();
+    let conn = Connection::open(&path).unwrap();
+    conn.execute_batch("DROP TRIGGER audit_not_changed; UPDATE audit SET leaf = zeroblob(32)").unwrap();
+    drop(conn);
+    let before = names(&folder);
+    let error = backup::backup(&path, &folder.path().join("copy.db")).unwrap_err();
+    let text = error.to_string();
+    assert!(text.contains("audit.db is damaged (audit entry 0 is not what was hashed)"), "{text}");
+    let left: Vec<String> = names(&folder).into_iter().filter(|name| name.contains("copy")).collect();
+    assert_eq!(left, Vec::<String>::new(), "beside {before:?}");
+    let error = backup::backup(&path, &folder.path().join("none/copy.db")).unwrap_err();
+    assert!(matches!(error, StoreError::NoCopy { .. }), "{error}");
+}
+
+#[test]
+fn what_is_missing_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("audit.db");
+    let said = |path: &Path| {
+        let text = verify(path).unwrap_err().to_string();
+        assert!(!text.contains('\n') && !text.contains("free space"), "{text}");
+        text
+    };
+    assert!(said(&path).contains("there is no database"));
+    std::fs::write(&path, "").unwrap();
+    assert!(said(&path).contains("the table audit is missing"), "{}", said(&path));
+    std::fs::remove_file(&path).unwrap();
+    drop(Store::open(&path).unwrap());
+    Connection::open(&path).unwrap().execute_batch("DROP TABLE spent").unwrap();
+    assert!(said(&path).contains("the table spent is missing"), "{}", said(&path));
+}
+
+#[test]
+fn a_verdict_of_sqlite_is_one_line() {
+    let verdict = "*** in database main ***\nTree 5 page 5: btreeInitPage() returns error code 11\n";
+    assert_eq!(super::verify::in_one_line(verdict), "Tree 5 page 5: btreeInitPage() returns error code 11");
+}
+
+/// A record with a job that ended, one that waits and one that was refused, closed.
+async fn three_jobs() -> (tempfile::TempDir, std::path::PathBuf) {
+    let (folder, store) = store();
+    let path = store.path().to_owned();
+    store
+        .write(|tx| {
+            let row = accept(tx, &new_job("alice", "ended"))?;
+            jobs::finish(tx, row, State::UNFINISHED, &end(Reason::Exited))?;
+            accept(tx, &new_job("alice", "waits"))?;
+            jobs::reject(tx, &new_rejected("alice", "refused"), Code::PolicyDenied, "no")
+        })
+        .await
+        .unwrap();
+    store.close().await.unwrap();
+    (folder, path)
+}
+
+#[tokio::test]
+async fn what_was_changed_beside_the_audit_log_is_found() {
+    let unlock = "DROP TRIGGER audit_not_changed; DROP TRIGGER audit_not_removed;";
+    let lock: String =
+        schema::STEPS[0].1.match_indices("CREATE TRIGGER").fold(String::new(), |sql, (at, _)| {
+            let rest = &schema::STEPS[0].1[at..];
+            sql + &rest[..rest.find("END;").unwrap() + 4]
+        });
+    for (change, said) in [
+        (
+            "UPDATE jobs SET exit_code = 0 WHERE row = 1",
+            "job ended (row 1) has another exit_code than audit entry 1",
+        ),
+        (
+            "UPDATE jobs SET state = 'failed' WHERE row = 1",
+            "job ended (row 1) has another state than audit entry 1",
+        ),
+        ("UPDATE jobs SET stdout_sha256 = 'x' WHERE row = 1", "has another stdout_sha256"),
+        ("UPDATE jobs SET audit_sha256 = 'x' WHERE row = 1", "is not that of audit entry 1"),
+        ("UPDATE jobs SET audit_entry = 0 WHERE row = 1", "is not that of audit entry 0"),
+        ("UPDATE jobs SET audit_entry = NULL WHERE row = 1", "has ended without a receipt"),
+        (
+            "UPDATE jobs SET state = 'queued', ended_at = NULL WHERE row = 1",
+            "is the end of job ended (row 1), which has another or none: it is queued",
+        ),
+        ("DELETE FROM jobs WHERE row = 2", "audit entry 2 accepted a job (row 2) that is not there any more"),
+        ("UPDATE jobs SET row = 9 WHERE row = 3", "how job refused (row 9) came"),
+        ("DROP TRIGGER audit_not_removed", "the trigger audit_not_removed is missing"),
+        (
+            "DROP TRIGGER audit_not_removed; CREATE TRIGGER audit_not_removed BEFORE DELETE ON audit BEGIN SELECT 1; END",
+            "the trigger audit_not_removed is not as the agent made it",
+        ),
+        ("CREATE TRIGGER mine AFTER INSERT ON audit BEGIN SELECT 1; END", "there is a trigger mine"),
+        ("DROP INDEX jobs_accepted", "the index jobs_accepted is missing"),
+        // The log's end cut off: the receipts tell, and who is not there any more.
+        ("-- unlock\nDELETE FROM audit WHERE number >= 1", "names audit entry 1, and the log ends at 0"),
+        ("-- unlock\nDELETE FROM audit WHERE number >= 2", "how job waits (row 2) came"),
+        (
+            "-- unlock\nUPDATE audit SET kind = 'job.cleaned' WHERE number = 2",
+            "audit entry 2 is not what its row says",
+        ),
+    ] {
+        let (_folder, path) = three_jobs().await;
+        assert_eq!(verify_all(&path).unwrap().audit_entries, 4, "sound before");
+        let conn = Connection::open(&path).unwrap();
+        conn.pragma_update(None, "foreign_keys", false).unwrap();
+        match change.strip_prefix("-- unlock\n") {
+            Some(change) => conn.execute_batch(&format!("{unlock}{change};{lock}")).unwrap(),
+            None => conn.execute_batch(change).unwrap(),
+        }
+        // Its texts would be rows of no job; that is found as damage before.
+        conn.execute_batch(
+            "DELETE FROM texts WHERE row NOT IN (SELECT row FROM jobs); \
+             DELETE FROM payloads WHERE row NOT IN (SELECT row FROM jobs)",
+        )
+        .unwrap();
+        drop(conn);
+        verify(&path).unwrap();
+        let error = verify_all(&path).expect_err(change);
+        assert!(matches!(error, StoreError::Contradiction { .. }), "{change}: {error}");
+        assert!(error.to_string().contains(said), "{change}: {error}");
+    }
 }
 
 #[test]
