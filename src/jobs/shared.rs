@@ -2,8 +2,11 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
-    time::Duration,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -18,6 +21,9 @@ use crate::{
     sandbox::{Engine, Stop},
     store::{Store, StoreError},
 };
+
+/// How often the log repeats that something can't be recorded.
+const SAID_AGAIN: Duration = Duration::from_secs(60);
 
 /// Whether jobs are taken and started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +69,8 @@ pub(super) struct Shared {
     pub storage_low: AtomicBool,
     /// What is wrong with the database, since it last refused a write.
     pub record_problem: ArcSwapOption<String>,
+    /// Writes that wait for a database that refuses them.
+    unrecorded: AtomicUsize,
     /// Tells the dispatcher that a job was queued or a place became free.
     pub wake: Notify,
     pub refusals: Refusals,
@@ -97,6 +105,7 @@ impl Shared {
             mode: watch::Sender::new(Mode::Serving),
             storage_low: AtomicBool::new(false),
             record_problem: ArcSwapOption::empty(),
+            unrecorded: AtomicUsize::new(0),
             wake: Notify::new(),
             refusals: Refusals::default(),
             queue: Mutex::default(),
@@ -172,16 +181,48 @@ impl Shared {
         T: Send + 'static,
         F: Fn(&crate::store::Tx<'_>) -> Result<T, StoreError> + Clone + Send + 'static,
     {
+        let mut waits = None;
+        let mut said: Option<Instant> = None;
         loop {
             match self.store.write(write.clone()).await {
                 Err(error) if error.is_retryable() => {
                     self.record_problem.store(Some(Arc::new(error.to_string())));
-                    tracing::error!(row, %error, "{what} could not be recorded; trying again in 1 s");
+                    waits.get_or_insert_with(|| self.unrecorded());
+                    if said.is_none_or(|at| at.elapsed() >= SAID_AGAIN) {
+                        said = Some(Instant::now());
+                        tracing::error!(row, %error, "{what} could not be recorded; it is tried every second");
+                    }
                     tokio::time::sleep(Duration::from_secs(1)).await;
                 }
-                other => return other,
+                other => {
+                    if waits.is_some() && other.is_ok() {
+                        tracing::info!(row, "{what} was recorded at last");
+                    }
+                    return other;
+                }
             }
         }
+    }
+
+    /// Counts a write that waits, as long as the guard lives.
+    pub(super) fn unrecorded(&self) -> Unrecorded<'_> {
+        self.unrecorded.fetch_add(1, Ordering::Relaxed);
+        Unrecorded(&self.unrecorded)
+    }
+
+    /// Whether a write waits for the database.
+    pub(super) fn waits_for_record(&self) -> bool {
+        self.unrecorded.load(Ordering::Relaxed) > 0
+    }
+}
+
+/// A write that waits for the database.
+#[derive(Debug)]
+pub(super) struct Unrecorded<'a>(&'a AtomicUsize);
+
+impl Drop for Unrecorded<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -154,14 +154,18 @@ fn smallest_free(folders: &[&Path]) -> rustix::io::Result<u64> {
     Ok(smallest)
 }
 
-/// Where the database has refused a write, tries one that changes nothing: readiness turns green by itself.
+/// Where the database has refused a write, tries one: readiness turns green by itself. While another waits to be
+/// written, that one is the test.
 pub(super) async fn record_once(shared: &Arc<Shared>) {
-    if shared.record_problem.load().is_none() {
+    if shared.record_problem.load().is_none() || shared.waits_for_record() {
         return;
     }
     let tried = shared
         .store
-        .write(|tx| Ok(tx.execute("UPDATE jobs SET attempt = attempt WHERE row = -1", [])?))
+        // It says what is there, and still writes a page: one that finds no row would need no space.
+        .write(|tx| {
+            Ok(tx.execute("UPDATE jobs SET attempt = attempt WHERE row = (SELECT max(row) FROM jobs)", [])?)
+        })
         .await;
     match tried {
         Ok(_) => {

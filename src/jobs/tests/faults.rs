@@ -91,6 +91,20 @@ async fn a_database_that_does_not_answer_costs_no_waiting_job() {
 }
 
 #[tokio::test]
+async fn the_record_is_not_well_while_something_waits_to_be_written() {
+    let dir = dir();
+    let life = Life::start(dir.path(), Fake::new(), "").await;
+    let shared = &life.service.shared;
+    shared.record_problem.store(Some(std::sync::Arc::new("full".to_owned())));
+    let waits = shared.unrecorded();
+    sweeps::record_once(shared).await;
+    assert!(shared.record_problem.load().is_some());
+    drop(waits);
+    sweeps::record_once(shared).await;
+    assert!(shared.record_problem.load().is_none());
+}
+
+#[tokio::test]
 async fn the_sweeps_end_with_their_token_though_the_database_takes_no_write() {
     let dir = dir();
     let fake = Fake::new();
