@@ -73,8 +73,12 @@ impl Ended {
 }
 
 /// Writes the end, wakes the readers, and hands the container to the reaper.
-pub(super) async fn write(shared: &Arc<Shared>, ended: Ended, sandbox: Option<Box<dyn Sandbox>>) {
+pub(super) async fn write(shared: &Arc<Shared>, mut ended: Ended, sandbox: Option<Box<dyn Sandbox>>) {
     let row = ended.row;
+    if ended.verdict.reason == Reason::Cancelled && shared.ends_for_stop(row) {
+        // Nobody cancelled it.
+        ended.verdict.error = Some("the agent stopped before the job's end".to_owned());
+    }
     if let Err(refused) = state::step(ended.state, state::Event::Ended(ended.verdict.reason)) {
         // A defect; the job ends all the same, for nobody must wait for ever.
         tracing::error!(row, %refused, "a job ends in a way that its state does not allow");

@@ -83,6 +83,8 @@ pub(super) struct Shared {
 struct Live {
     /// What was asked of it; its runner looks.
     stop: watch::Sender<Option<Stop>>,
+    /// Whether that was the agent, for its own stop, and nobody before it.
+    for_stop: bool,
 }
 
 impl Shared {
@@ -127,7 +129,7 @@ impl Shared {
     pub(super) fn begin(self: &Arc<Self>, row: i64) -> (Turn, watch::Receiver<Option<Stop>>) {
         let (stop, asked) = watch::channel(None);
         let mut live = self.live();
-        live.insert(row, Live { stop });
+        live.insert(row, Live { stop, for_stop: false });
         self.metrics.jobs_running.set(i64::try_from(live.len()).unwrap_or(i64::MAX));
         drop(live);
         (Turn { shared: Arc::clone(self), row }, asked)
@@ -155,12 +157,21 @@ impl Shared {
         true
     }
 
-    /// Asks every job that has its turn to end.
+    /// Asks every job that has its turn to end, because the agent stops.
     pub(super) fn ask_all_to_stop(&self, why: Stop) {
-        let rows: Vec<i64> = self.live().keys().copied().collect();
-        for row in rows {
-            self.ask_to_stop(row, why);
+        for job in self.live().values_mut() {
+            let first = job.stop.send_if_modified(|stop| {
+                let first = stop.is_none();
+                stop.get_or_insert(why);
+                first
+            });
+            job.for_stop |= first;
         }
+    }
+
+    /// Whether a job was asked to end because the agent stops.
+    pub(super) fn ends_for_stop(&self, row: i64) -> bool {
+        self.live().get(&row).is_some_and(|job| job.for_stop)
     }
 
     /// Whether jobs are taken and started.

@@ -303,7 +303,11 @@ async fn draining_takes_nothing_keeps_the_queue_and_ends_what_runs_too_long() {
     life.service.drain();
     assert_eq!(life.submit("new", "echo").await.unwrap_err().code, Code::Draining);
     life.service.finish(Duration::from_millis(50), CancellationToken::new()).await;
-    assert_eq!(life.ended("runs").await.reason, Reason::Cancelled);
+    let ended = life.ended("runs").await;
+    assert_eq!(
+        (ended.reason, ended.error.as_deref()),
+        (Reason::Cancelled, Some("the agent stopped before the job's end"))
+    );
     let fake = life.crash().await;
     let life = Life::start(dir.path(), fake, "").await;
     assert_eq!(life.ended("waits").await.stdout, "later\n");
