@@ -244,7 +244,7 @@ fn what_only_a_restart_changes_is_named() {
     assert_eq!(
         old.needs_restart(&with(hard)),
         [
-            "listen, port",
+            "port",
             "connections.idle_timeout",
             "docker_host",
             "pull_policy",
