@@ -105,8 +105,9 @@ fn lists(mut section: Section<'_>) -> Policy {
     let deny = section.get("deny").map(rules);
     let with_built_in = section.flag("built_in", deny.is_none());
     let mut all = if with_built_in { built_in() } else { Vec::new() };
+    let names: Vec<String> = all.iter().map(|rule| rule.name.clone()).collect();
     for rule in deny.unwrap_or_default() {
-        if all.iter().any(|other| other.name == rule.name) {
+        if names.contains(&rule.name) {
             section
                 .fault("deny", format!("names a rule {:?} that is built in: choose another name", rule.name));
         }
