@@ -116,8 +116,9 @@ fn environment(name: &str) -> Option<String> {
 /// # Errors
 /// Every fault at once.
 pub fn check(path: &Path) -> Result<String, AgentError> {
-    let config = Config::load(path, &environment)?;
+    let mut config = Config::load(path, &environment)?;
     folders::check(path, &config)?;
+    config.warnings.extend(privileges::missing_user(&config.run_as));
     Ok(config.describe().join("\n"))
 }
 

@@ -130,6 +130,17 @@ pub(super) fn become_ordinary(
     Ok(Became::User { name, groups: groups.iter().map(|gid| gid.as_raw()).collect(), left })
 }
 
+/// What is odd about a user that does not exist.
+pub(super) fn missing_user(run_as: &RunAs) -> Option<String> {
+    let user = &run_as.user;
+    matches!(User::from_name(user), Ok(None)).then(|| {
+        format!(
+            "there is no user {user:?} (run_as_user): started as root, the agent would go on as root; \
+             scripts/setup-agent.sh makes the user"
+        )
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,7 +8,10 @@ use super::{
     secret::{self, Names, Sources},
     section::{At, Section},
 };
-use crate::wire::key::{Algorithm, VerifyingKey};
+use crate::{
+    base::clock::Timestamp,
+    wire::key::{Algorithm, VerifyingKey},
+};
 
 const SHARED: Names = Names {
     inline: "hmac_secret",
@@ -161,6 +164,12 @@ fn controller(
             Vec::new()
         }
     };
+    let now = Timestamp::now();
+    if !keys.is_empty() && keys.iter().all(|key| key.not_after.is_some_and(|end| end < now)) {
+        section.notes.warn(format!(
+            "every key of {owner} has expired (`not_after`): nobody can sign as it until it gets another"
+        ));
+    }
     let scopes: Vec<String> = section
         .get("scopes")
         .and_then(At::list)

@@ -350,6 +350,23 @@ fn id(section: &mut Section<'_>, key: &'static str) -> u32 {
     section.get(key).and_then(|at| at.read(read)).unwrap_or(65_532)
 }
 
+/// Folders of an image without which nothing starts, and the supervisor's own.
+const OCCUPIED: &[&str] = &[
+    "/.quickcmd",
+    "/bin",
+    "/etc",
+    "/lib",
+    "/lib32",
+    "/lib64",
+    "/sbin",
+    "/usr",
+    "/usr/bin",
+    "/usr/lib",
+    "/usr/lib32",
+    "/usr/lib64",
+    "/usr/sbin",
+];
+
 /// A folder for a tmpfs: absolute, plain, and none of the kernel's own.
 fn workdir(text: &str) -> Result<String, String> {
     let mut parts = text.split('/');
@@ -360,6 +377,10 @@ fn workdir(text: &str) -> Result<String, String> {
         Some("proc" | "sys" | "dev") => {
             Err("lies under a folder of the kernel: choose another, like /work".to_owned())
         }
+        _ if OCCUPIED.contains(&text) => Err(
+            "holds what every image needs to run, which a tmpfs there would hide: choose another, like /work"
+                .to_owned(),
+        ),
         Some("tmp") if text == "/tmp" => {
             Err("is a tmpfs of its own already: choose another, like /work".to_owned())
         }

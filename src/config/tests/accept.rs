@@ -256,3 +256,16 @@ fn what_only_a_restart_changes_is_named() {
         ]
     );
 }
+
+#[test]
+fn a_controller_whose_keys_have_all_expired_is_warned_of() {
+    let warnings = |other: &str| {
+        let text = format!(
+            "controllers:\n  - id: one\n    keys:\n      - {{ secret: {SECRET}, not_after: 2020-01-01T00:00:00Z }}\n{other}"
+        );
+        loaded(&text).warnings.join("\n")
+    };
+    assert!(warnings("").contains("every key of controller \"one\" has expired"), "{}", warnings(""));
+    let valid = warnings(&format!("      - {{ secret: {SECRET_2} }}\n"));
+    assert!(!valid.contains("expired"), "{valid}");
+}
