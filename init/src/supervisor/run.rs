@@ -135,6 +135,7 @@ pub fn run(order: Order, channel: Channel, mut signals: Signals) -> io::Result<(
         spool.say(&sentence, patience);
     }
     spool.insist(Kind::Report, 0, &serde_json::to_vec(&report)?, patience)?;
+    spool.release();
     // Whoever waits for the report has it by now. A disk that can't be synced can't be helped from here.
     let _ = spool.sync();
     Ok(())

@@ -5,15 +5,28 @@ use std::io::{self, IoSlice, Write};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use quickcmd_init::spool::{Header, Kind};
+use nix::errno::Errno;
+use nix::fcntl::{FallocateFlags, FcntlArg, OFlag, fallocate, fcntl};
+use quickcmd_init::spool::{HEADER, Header, Kind};
 
 /// Between two tries of a record that must be written.
 const RETRY: Duration = Duration::from_millis(50);
 
+/// Bytes of the disk that output leaves to the last records: what is missing, and the report.
+const RESERVE: u64 = 16 << 10;
+/// Bytes that are claimed at once, so that not every record costs a call.
+const CLAIM: u64 = 256 << 10;
+
 /// The spool's writing end.
+///
+/// It claims disk ahead of what it writes, beyond the end of the file, and output never uses the last [`RESERVE`] bytes
+/// of that: so however full the disk becomes, the report of a job that was started has its place.
 pub struct Spooler {
     file: File,
+    /// Length of the file.
+    end: u64,
+    /// Up to where the disk is ours; `None` on a file system that can't do that.
+    claimed: Option<u64>,
     /// Number of the next frame.
     seq: u64,
     /// Bytes of the agent's own words so far.
@@ -30,7 +43,39 @@ impl Spooler {
         if !flags.contains(OFlag::O_APPEND) {
             fcntl(&spool, FcntlArg::F_SETFL(flags | OFlag::O_APPEND))?;
         }
-        Ok(Spooler { file: spool.into(), seq: first_seq, system_bytes: 0, rest: Vec::new() })
+        let file = File::from(spool);
+        let end = file.metadata()?.len();
+        Ok(Spooler { file, end, claimed: Some(end), seq: first_seq, system_bytes: 0, rest: Vec::new() })
+    }
+
+    /// Makes sure that there is disk for so many bytes and the reserve.
+    ///
+    /// # Errors
+    /// There is none.
+    fn claim(&mut self, bytes: usize) -> io::Result<()> {
+        let needed = self.end + bytes as u64 + RESERVE;
+        let Some(claimed) = self.claimed.filter(|claimed| *claimed < needed) else { return Ok(()) };
+        let file = &self.file;
+        let extend = |to: u64| {
+            let signed = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+            let keep = FallocateFlags::FALLOC_FL_KEEP_SIZE;
+            fallocate(file, keep, signed(claimed), signed(to - claimed)).map(|()| to)
+        };
+        // Where there is no more for all the others, there may be for this one.
+        match extend(needed + CLAIM).or_else(|_| extend(needed)) {
+            Ok(to) => self.claimed = Some(to),
+            Err(Errno::EINTR) => {}
+            Err(error @ (Errno::ENOSPC | Errno::EDQUOT)) => return Err(error.into()),
+            Err(_) => self.claimed = None,
+        }
+        Ok(())
+    }
+
+    /// Gives back what was claimed and not used, after the last record: nobody else writes to the file.
+    pub fn release(&mut self) {
+        if self.claimed.take().is_some_and(|claimed| claimed > self.end) {
+            let _ = self.file.set_len(self.end);
+        }
     }
 
     /// Appends one record with one write.
@@ -40,6 +85,10 @@ impl Spooler {
     pub fn append(&mut self, kind: Kind, binary: bool, offset: u64, body: &[u8]) -> io::Result<()> {
         self.finish_rest()?;
         let len = u32::try_from(body.len()).map_err(io::Error::other)?;
+        // A job is started only if its end can be told; the last words need no more than the reserve.
+        if matches!(kind, Kind::Started | Kind::Stdout | Kind::Stderr) {
+            self.claim(HEADER + body.len())?;
+        }
         let seq = if kind.is_frame() { self.seq } else { 0 };
         let header = Header { len, kind, binary, seq, time_ns: now_ns(), offset }.encode();
         let written = loop {
@@ -50,6 +99,7 @@ impl Spooler {
                 Err(error) => return Err(error),
             }
         };
+        self.end += written as u64;
         if written < header.len() + body.len() {
             let header_rest = header.get(written..).unwrap_or_default();
             self.rest.extend_from_slice(header_rest);
@@ -65,7 +115,10 @@ impl Spooler {
         while !self.rest.is_empty() {
             match self.file.write(&self.rest) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(n) => drop(self.rest.drain(..n)),
+                Ok(n) => {
+                    self.end += n as u64;
+                    drop(self.rest.drain(..n));
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }

@@ -168,3 +168,52 @@ fn a_full_disk_drops_output_and_still_takes_the_report() {
     assert!(totals.dropped > 0, "{totals:?}");
     assert!(outcome.words()[0].contains("could not be written"), "{:?}", outcome.words());
 }
+
+#[test]
+fn a_disk_that_stays_full_has_room_for_the_report() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = Disk::of(folder.path(), "256k");
+    // Who may not mount has no disk to fill.
+    let Some(_disk) = disk else { return };
+    let path = folder.path().join("spool");
+    let spool = OpenOptions::new().append(true).create(true).open(&path).unwrap();
+    let mut sandbox = Sandbox::start();
+    sandbox.send_with(&sh("yes | head -c 1000000"), &[], &spool);
+    assert!(sandbox.wait_exit());
+    let outcome = Outcome::read(&std::fs::read(&path).unwrap());
+    assert_eq!(outcome.report.ending, exited(0));
+    let totals = &outcome.report.stdout;
+    assert_eq!(totals.bytes + totals.dropped, 1_000_000);
+    assert!(totals.bytes > 0 && totals.dropped > 0, "{totals:?}");
+    assert!(outcome.words()[0].contains("could not be written"), "{:?}", outcome.words());
+}
+
+#[test]
+fn what_was_claimed_of_the_disk_is_given_back() {
+    use std::os::unix::fs::MetadataExt;
+    let mut sandbox = Sandbox::start();
+    sandbox.send(&sh("echo short"), &[]);
+    assert!(sandbox.wait_exit());
+    let meta = std::fs::metadata(sandbox.spool_path()).unwrap();
+    assert!(meta.blocks() * 512 < 64 << 10, "{} bytes of disk for {}", meta.blocks() * 512, meta.len());
+}
+
+/// A small file system of its own.
+struct Disk(std::path::PathBuf);
+
+impl Disk {
+    fn of(folder: &std::path::Path, size: &str) -> Option<Disk> {
+        let mount = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={size},mode=777"), "tmpfs"])
+            .arg(folder)
+            .stderr(std::process::Stdio::null())
+            .status();
+        mount.is_ok_and(|status| status.success()).then(|| Disk(folder.to_owned()))
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
