@@ -211,6 +211,19 @@ async fn attempt(
             sandbox.discard();
             return Outcome::Over;
         }
+        // The record may have kept it waiting for long. Nothing has been handed over: it can still go back, and the
+        // container goes after that is recorded, since a start without its container would count as lost.
+        let asked_now = asked.borrow().is_some();
+        if asked_now || late(job.ttl) {
+            let requeued = shared.persist("a return", row, move |tx| jobs::requeue(tx, row, now)).await;
+            sandbox.discard();
+            if let Err(error) = requeued {
+                tracing::error!(row, %error, "the job is not in the state it was thought to be in: left alone");
+                return Outcome::Over;
+            }
+            let cut = if asked_now { Cut::Asked } else { Cut::Late };
+            return cut_short(shared, waiting, &job, cut).await;
+        }
         failpoint!("id-recorded");
         let handed = hand_over(shared, &job, &payload, limits, &image, &mut spool, &mut sandbox).await;
         match handed {

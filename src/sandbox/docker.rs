@@ -52,7 +52,7 @@ pub(super) struct Core {
     pub(super) api: Arc<Api>,
     pub(super) config: SandboxConfig,
     folders: Folders,
-    pub(super) images: Images,
+    pub(super) images: Arc<Images>,
     pub(super) reaper: Reaper,
     /// First 8 hex digits of SHA-256 over agent id and data folder.
     home: String,
@@ -115,7 +115,7 @@ impl Docker {
         })?;
         let api = Arc::new(Api::new(socket.into(), observer));
         let core = Core {
-            images: Images::new(api.clone(), config.pull_policy, config.pull_stall),
+            images: Arc::new(Images::new(api.clone(), config.pull_policy, config.pull_stall)),
             reaper: Reaper::new(api.clone(), folders.clone()),
             api: api.clone(),
             config: config.clone(),
@@ -381,6 +381,12 @@ impl Core {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether the container of this name is with the reaper.
+    fn is_dying(&self, name: &str) -> bool {
+        let there = self.live().get(name).cloned().flatten();
+        there.is_some_and(|id| self.reaper.has(&id))
+    }
+
     /// Hands a container of this life to the reaper.
     pub(super) fn bury(&self, id: String, name: Option<String>) {
         let live = self.live.clone();
@@ -473,7 +479,11 @@ impl Engine for Docker {
                 Some(ready) => (ready, true),
                 None => {
                     let _no_refill_meanwhile = self.pool.cold_start();
-                    let name = self.container_name(&label);
+                    let mut name = self.container_name(&label);
+                    // What an earlier try left, which nobody got, is still being removed, under its own name and folder.
+                    if self.core.is_dying(&name) {
+                        name = format!("{name}-{}", random_hex(4));
+                    }
                     let ready = self.core.launch_for(&shape, &label, &name).await;
                     (ready.inspect_err(|error| self.probe.hint(error))?, false)
                 }

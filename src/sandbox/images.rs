@@ -52,7 +52,7 @@ impl Images {
     }
 
     /// Resolves a reference; whoever asks while somebody else does waits for that answer.
-    pub(super) async fn resolve(&self, reference: &str) -> Result<Image, SandboxError> {
+    pub(super) async fn resolve(self: &Arc<Self>, reference: &str) -> Result<Image, SandboxError> {
         let slot = {
             let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
             // References come from the allowed list; a reload may bring others over the years.
@@ -61,21 +61,27 @@ impl Images {
             }
             slots.entry(reference.to_owned()).or_default().clone()
         };
-        let mut last = slot.lock().await;
+        let mut last = slot.lock_owned().await;
         if let Some(answer) = &mut *last
             && answer.at.elapsed() < FRESH
         {
             answer.asked = Instant::now();
             return answer.image.clone();
         }
-        let image = self.look(reference).await;
-        let now = Instant::now();
-        // An engine that does not answer is not an answer to keep.
-        *last = match &image {
-            Err(SandboxError::Unreachable(_)) => None,
-            _ => Some(Answer { at: now, asked: now, image: image.clone() }),
-        };
-        image
+        // In a task of its own, one for each reference: a job that may wait no longer must not end the pull that others
+        // wait for.
+        let (images, reference) = (Arc::clone(self), reference.to_owned());
+        let looked = tokio::spawn(async move {
+            let image = images.look(&reference).await;
+            let now = Instant::now();
+            // An engine that does not answer is not an answer to keep.
+            *last = match &image {
+                Err(SandboxError::Unreachable(_)) => None,
+                _ => Some(Answer { at: now, asked: now, image: image.clone() }),
+            };
+            image
+        });
+        looked.await.unwrap_or_else(|error| Err(SandboxError::Failed(error.to_string())))
     }
 
     /// One pass over the images that jobs have asked for lately: looks again, so that the next job finds an answer

@@ -423,6 +423,8 @@ impl Drop for Agent {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
             let _ = child.wait();
+            // Docker lists a container that was being created when its agent died a moment later.
+            std::thread::sleep(Duration::from_millis(200));
         }
         for id in self.containers() {
             let _ = Command::new("docker").args(["rm", "-fv", &id]).output();
