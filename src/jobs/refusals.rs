@@ -25,7 +25,7 @@ struct Waiting {
 }
 
 impl Refusals {
-    /// Keeps a refusal for the next [`write`].
+    /// Keeps a refusal for the next [`write()`].
     pub(super) fn push(&self, refusal: Refusal, code: Code) {
         let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if waiting.rows.len() < MOST {
