@@ -45,7 +45,7 @@ say "A sandbox image" "A local one if there is one, else a pull, else one made h
 image="$(scripts/sandbox-image.sh)"
 echo "$image"
 
-dir="$(mktemp -d /tmp/quickcmd-demo.XXXXXX)"
+dir="$(mktemp -d)"
 agent=
 stop() {
   [ -z "$agent" ] || end_agent "$agent" || true

@@ -44,7 +44,7 @@ for kind in passwd group; do
   ! getent "$kind" quickcmd >/dev/null || fail "$kind quickcmd exists: this machine has an agent, which this test would remove"
 done
 
-work="$(mktemp -d /tmp/quickcmd-install.XXXXXX)"
+work="$(mktemp -d)"
 echo "$work" >"$begun"
 # The agent's process, and the one to wait for: strace, where that stands between.
 agent='' child=''

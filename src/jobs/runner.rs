@@ -215,10 +215,9 @@ async fn attempt(
         // container goes after that is recorded, since a start without its container would count as lost.
         let asked_now = asked.borrow().is_some();
         if asked_now || late(job.ttl) {
-            let requeued = shared.persist("a return", row, move |tx| jobs::requeue(tx, row, now)).await;
+            let queued = give_back(shared, row, now).await;
             sandbox.discard();
-            if let Err(error) = requeued {
-                tracing::error!(row, %error, "the job is not in the state it was thought to be in: left alone");
+            if !queued {
                 return Outcome::Over;
             }
             let cut = if asked_now { Cut::Asked } else { Cut::Late };
@@ -226,61 +225,51 @@ async fn attempt(
         }
         failpoint!("id-recorded");
         let handed = hand_over(shared, &job, &payload, limits, &image, &mut spool, &mut sandbox).await;
-        match handed {
+        let recovered = match handed {
             Ok(()) => {
                 failpoint!("handed-over");
-                drop(spool);
-                attend::to_the_end(
-                    shared,
-                    Attended {
-                        sandbox,
-                        following: shared.outputs.follow(row),
-                        turn_at,
-                        handed_over: Instant::now(),
-                        recovered: false,
-                        timeout_seconds: limits.timeout_seconds,
-                        job,
-                    },
-                    asked,
-                )
-                .await;
-                return Outcome::Over;
+                false
             }
             Err(SandboxError::MayHaveStarted(why)) => {
                 // The spool tells whether it was; attending finds out, and ends it as lost if it can't.
                 tracing::warn!(row, why, "the job may have been started");
-                drop(spool);
-                attend::to_the_end(
-                    shared,
-                    Attended {
-                        sandbox,
-                        following: shared.outputs.follow(row),
-                        turn_at,
-                        handed_over: Instant::now(),
-                        recovered: true,
-                        timeout_seconds: limits.timeout_seconds,
-                        job,
-                    },
-                    asked,
-                )
-                .await;
-                return Outcome::Over;
+                true
             }
             Err(error) => {
                 // The sandbox died before it took the job: surely not started.
                 tracing::warn!(row, attempt, %error, "a sandbox could not take its job");
                 sandbox.discard();
-                let requeued = shared.persist("a return", row, move |tx| jobs::requeue(tx, row, now)).await;
-                if let Err(error) = requeued {
-                    tracing::error!(row, %error, "the job is not in the state it was thought to be in: left alone");
+                if !give_back(shared, row, now).await {
                     return Outcome::Over;
                 }
                 if attempt >= job.attempt + ATTEMPTS {
                     return not_started(shared, waiting, &job, error).await;
                 }
+                continue;
             }
-        }
+        };
+        drop(spool);
+        let attended = Attended {
+            sandbox,
+            following: shared.outputs.follow(row),
+            turn_at,
+            handed_over: Instant::now(),
+            recovered,
+            timeout_seconds: limits.timeout_seconds,
+            job,
+        };
+        attend::to_the_end(shared, attended, asked).await;
+        return Outcome::Over;
     }
+}
+
+/// Puts a job whose start was recorded, and which nobody got, back into the queue; `false` if its state is another.
+async fn give_back(shared: &Arc<Shared>, row: i64, now: Timestamp) -> bool {
+    let requeued = shared.persist("a return", row, move |tx| jobs::requeue(tx, row, now)).await;
+    if let Err(error) = &requeued {
+        tracing::error!(row, %error, "the job is not in the state it was thought to be in: left alone");
+    }
+    requeued.is_ok()
 }
 
 /// What a job comes to that may not go further.

@@ -250,14 +250,14 @@ impl Core {
     /// Starts the container and waits for its supervisor, whichever comes first: Docker answers a start
     /// some time after the program runs.
     async fn start(&self, id: &str, name: &str) -> Result<Channel, SandboxError> {
-        let staged = self.folders.stage(name).map_err(|error| no_folder(&error))?;
+        let listener = self.folders.stage(name).map_err(|error| no_folder(&error))?;
         failpoint!("start");
         let (api, started) = (self.api.clone(), id.to_owned());
         // In a task of its own: the call goes on to its end if the supervisor is the faster one.
         let start = tokio::spawn(async move { api.start(&started).await });
         let accepted = async {
             let mut start = Some(start);
-            let mut accept = std::pin::pin!(Channel::accept(&staged.listener));
+            let mut accept = std::pin::pin!(Channel::accept(&listener));
             loop {
                 tokio::select! {
                     channel = &mut accept => return channel.map_err(|error| {

@@ -29,14 +29,6 @@ pub(super) struct Folders {
     supervisor: PathBuf,
 }
 
-/// A folder that is ready to be mounted.
-#[derive(Debug)]
-pub(super) struct Staged {
-    #[cfg_attr(not(test), expect(dead_code, reason = "the mount names the path itself"))]
-    pub(super) path: PathBuf,
-    pub(super) listener: UnixListener,
-}
-
 impl Folders {
     /// Makes `data_dir/sandboxes` and writes the supervisor there.
     pub(super) fn open(data_dir: &Path) -> io::Result<Folders> {
@@ -94,7 +86,7 @@ impl Folders {
     }
 
     /// Makes the folder of one container, and listens on its socket. What an earlier try left goes.
-    pub(super) fn stage(&self, name: &str) -> io::Result<Staged> {
+    pub(super) fn stage(&self, name: &str) -> io::Result<UnixListener> {
         let path = self.path(name);
         self.clear(name)?;
         fs::create_dir(&path)?;
@@ -109,7 +101,7 @@ impl Folders {
         let short = format!("/proc/self/fd/{}/{}", folder.as_raw_fd(), proto::SOCKET_FILE);
         let listener = UnixListener::bind(&short)?;
         fs::set_permissions(path.join(proto::SOCKET_FILE), fs::Permissions::from_mode(0o666))?;
-        Ok(Staged { path, listener })
+        Ok(listener)
     }
 
     /// Takes the socket away, so that nothing else connects.
@@ -157,17 +149,18 @@ mod tests {
         let data = tempfile::tempdir().unwrap();
         let deep = data.path().join("d".repeat(120));
         let folders = Folders::open(&deep).unwrap();
-        let staged = folders.stage("one").unwrap();
-        let init = fs::metadata(staged.path.join("init")).unwrap();
+        let _listener = folders.stage("one").unwrap();
+        let path = folders.path("one");
+        let init = fs::metadata(path.join("init")).unwrap();
         assert_eq!(init.permissions().mode() & 0o777, 0o555);
         assert_eq!(init.nlink(), 2, "the supervisor is linked, not copied");
-        assert_eq!(fs::metadata(staged.path.join("socket")).unwrap().permissions().mode() & 0o777, 0o666);
-        assert_eq!(fs::metadata(&staged.path).unwrap().permissions().mode() & 0o777, 0o711);
+        assert_eq!(fs::metadata(path.join("socket")).unwrap().permissions().mode() & 0o777, 0o666);
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o711);
 
         folders.stage("one").unwrap();
         assert_eq!(folders.names(), ["one"]);
         folders.close_socket("one");
-        assert!(!staged.path.join("socket").exists());
+        assert!(!path.join("socket").exists());
         folders.clear("one").unwrap();
         folders.clear("one").unwrap();
         assert!(folders.names().is_empty());

@@ -58,6 +58,28 @@ async fn a_job_does_not_start_after_its_ttl_however_long_its_image_takes() {
 }
 
 #[tokio::test]
+async fn a_start_that_the_record_kept_waiting_beyond_the_ttl_is_none() {
+    let dir = dir();
+    let life = Life::start(dir.path(), Fake::new(), "max_concurrent_jobs: 1\n").await;
+    life.fake.set_problem(Some("not yet"));
+    let now = Timestamp::now();
+    life.submit_at(now, "one", "late", "echo never", json!({"ttl": now.secs() + 2})).await.unwrap();
+    // Another program's write lock: the job gets its sandbox, and its start can't be recorded.
+    let other = rusqlite::Connection::open(dir.path().join("db")).unwrap();
+    other.busy_timeout(PATIENCE).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    life.fake.set_problem(None);
+    life.turn(1).await;
+    while Timestamp::now().secs() <= now.secs() + 2 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    other.execute_batch("ROLLBACK").unwrap();
+    assert_eq!(life.ended("late").await.reason, Reason::Expired);
+    assert_eq!(life.fake.counts().jobs, 0, "it never ran");
+    life.turn(0).await;
+}
+
+#[tokio::test]
 async fn a_stop_in_the_middle_of_a_pull_leaves_the_job_to_the_next_start() {
     let dir = dir();
     let life = Life::start(dir.path(), Fake::new(), "").await;
