@@ -118,8 +118,14 @@ impl Sandbox {
     }
 
     pub fn stop(&mut self, why: Stop) {
-        let body = serde_json::to_vec(&Control::Stop { why }).unwrap();
-        self.channel.as_mut().unwrap().write_all(&message(&body)).unwrap();
+        self.stops(&[why]);
+    }
+
+    /// Sends these in one write.
+    pub fn stops(&mut self, why: &[Stop]) {
+        let messages =
+            why.iter().flat_map(|&why| message(&serde_json::to_vec(&Control::Stop { why }).unwrap()));
+        self.channel.as_mut().unwrap().write_all(&messages.collect::<Vec<u8>>()).unwrap();
     }
 
     pub fn signal(&self, signal: Signal) {
