@@ -53,7 +53,7 @@ pub async fn run(global: &Global, args: &LogsArgs) -> Result<u8, Fault> {
         }
         if let Some(result) = &frame.result {
             cut::warn(&cut::streams(result));
-            pump.check(result)?;
+            pump.verify(&client, result).await?;
         }
     }
     Ok(0)

@@ -120,6 +120,10 @@ pub async fn attend(
                 let _ = client.cancel(&payload.job_id, Some("nobody reads its output")).await;
                 return Err(fault);
             }
+            // Then it has ended, and what could be said of its output is said.
+            if matches!(fault.exit, exits::DATA | exits::NOT_FOUND) {
+                return Err(fault);
+            }
             Err(fault.hint(format!("the job may still be running: quickcmd status {}", payload.job_id)))
         }
     }
@@ -140,7 +144,7 @@ async fn watch(client: &Client, job_id: &str, style: Style, system: bool) -> Res
             if style != Style::Nothing {
                 cut::warn(&cut::streams(&result));
             }
-            pump.check(&result)?;
+            pump.verify(client, &result).await?;
             return Ok(result);
         }
     }

@@ -190,6 +190,28 @@ async fn output_that_is_not_what_was_recorded_is_told() {
     assert!(ran.err().contains("stdout is not what the agent recorded"), "{}", ran.err());
 }
 
+#[tokio::test]
+async fn output_that_is_no_longer_kept_is_not_called_wrong() {
+    let agent = Fake::start(|seen, _| {
+        let all = fake::job(&[("stdout", b"1\n"), ("stderr", b"e\n")], 0, Reason::Exited);
+        match (seen.method.as_str(), seen.path_and_query.contains("/output?")) {
+            ("POST", _) => fake::accepted(),
+            ("GET", true) => fake::problem(Problem::new(Code::OutputGone)),
+            ("GET", false) if seen.path_and_query.starts_with(STREAM) => {
+                fake::frames(all[2..].to_vec(), false)
+            }
+            _ => fake::json(200, &fake::status(all[2].result.clone())),
+        }
+    })
+    .await;
+    for args in [&["run", "--job-id", "job-1", "--", "seq 1"][..], &["logs", "job-1"]] {
+        let ran = agent.run(args).await;
+        assert_eq!(ran.code, Some(67), "{}", ran.err());
+        assert!(ran.err().contains("Output is no longer kept"), "{}", ran.err());
+        assert!(!ran.err().contains("may still be running"), "{}", ran.err());
+    }
+}
+
 /// Ends a job's frames with a result that says bytes were dropped.
 fn cut_job() -> Vec<quickcmd::wire::frame::Frame> {
     let mut frames = fake::job(&[("stdout", b"1\n"), ("stderr", b"err\n")], 0, Reason::Exited);

@@ -3,7 +3,7 @@
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use crate::harness::{Agent, text_of};
+use crate::harness::{Agent, text_of, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gigabyte_leaves_the_agent_small_and_every_byte_up_to_the_cap_in_place() {
@@ -147,4 +147,27 @@ async fn a_secret_in_the_programs_name_is_told_to_nobody() {
     let error = result["error"].as_str().unwrap_or_default();
     assert!(error.contains("[REDACTED]") && !error.contains("hunter2"), "{error}");
     assert!(!agent.log().contains("hunter2"), "{}", agent.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_purged_output_the_end_is_still_streamed_and_the_bytes_are_gone() {
+    let mut agent = Agent::start().await;
+    let id = agent.submit("echo kept; echo err >&2").await;
+    let before = agent.ended(&id).await;
+    agent.kill();
+    // As retention leaves it, a week later.
+    let path = agent.db().path().expect("a file").to_owned();
+    let db = rusqlite::Connection::open(path).expect("the record");
+    db.execute_batch("UPDATE jobs SET purged_at = 1; DELETE FROM outputs;").expect("purged");
+    drop(db);
+    agent.launch();
+    agent.until_ready().await;
+    let url = agent.url(&format!("/api/v1/jobs/{id}/output?stream=stdout"));
+    let gone = async || agent.http.get(&url).send().await.expect("an answer").status().as_u16() == 410;
+    until("the spool is gone", std::time::Duration::from_secs(30), gone).await;
+    let frames = agent.stream(&id, "").await.read_to_end().await;
+    assert_eq!(frames.len(), 1, "{frames:?}");
+    assert_eq!(frames[0]["final"], true);
+    assert_eq!(frames[0]["result"]["stdout_sha256"], before["result"]["stdout_sha256"]);
+    assert_eq!(agent.get(&format!("/api/v1/jobs/{id}/output?stream=stderr")).await.1["code"], "OUTPUT_GONE");
 }
