@@ -51,6 +51,7 @@ pub async fn by_address(
             lose(request, config.max_body_bytes).await;
             Problem::new(Code::RateLimited)
                 .details(format!("Too many requests from {ip}; try again in {seconds} s"))
+                .with("limit", "rate_by_address")
                 .retry_after(seconds)
                 .into_response()
         }

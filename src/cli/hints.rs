@@ -100,7 +100,9 @@ fn of_refusal(refusal: &Refusal, now: Timestamp) -> (u8, Vec<String>) {
         Code::JobIdConflict => (exits::REFUSED, "a job id is used once, for ever: leave --job-id out to get a fresh one".to_owned()),
         Code::JobIdAmbiguous => (exits::REFUSED, "several controllers have a job of that id: the one that it belongs to can ask for it".to_owned()),
         Code::JobEnded => (exits::REFUSED, "there is nothing left to cancel: quickcmd status shows how it ended".to_owned()),
-        Code::RateLimited | Code::QueueFull | Code::Draining | Code::Busy => (exits::TRY_LATER, later()),
+        Code::RateLimited | Code::QueueFull | Code::QuotaExceeded | Code::Draining | Code::Busy => {
+            (exits::TRY_LATER, later())
+        }
         Code::StorageLow | Code::StorageError => {
             (exits::TRY_LATER, format!("the agent's disk needs care (its log says more); {}", later()))
         }

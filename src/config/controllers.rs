@@ -4,7 +4,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use secrecy::{ExposeSecret, SecretSlice, SecretString};
 
 use super::{
-    Controller, Key, Limits, Rate, file, limits,
+    Controller, Daily, Key, Limits, Rate, file, limits,
     secret::{self, Names, Sources},
     section::{At, Section},
 };
@@ -33,6 +33,7 @@ const ED25519_DER: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0
 /// All controllers, and the shared key.
 pub(super) struct Controllers {
     pub all: Vec<Controller>,
+    pub revoked: Vec<String>,
     pub shared: Vec<Key>,
 }
 
@@ -41,6 +42,8 @@ pub(super) struct Base {
     pub defaults: Limits,
     pub max: Limits,
     pub rate: Rate,
+    pub rate_of_reads: Rate,
+    pub daily: Daily,
 }
 
 /// Reads `hmac_secret...`, `allowed_controllers` and `controllers`.
@@ -63,7 +66,10 @@ pub(super) fn read(top: &mut Section<'_>, sources: &Sources<'_>, base: &Base) ->
             max: base.max,
             network: false,
             rate: base.rate,
+            rate_of_reads: base.rate_of_reads,
             max_queued: None,
+            max_running: None,
+            daily: base.daily,
         });
     }
     let secret_given = [SHARED.inline, SHARED.file, "hmac_secret_env", "hmac_secret_credential"]
@@ -80,16 +86,23 @@ pub(super) fn read(top: &mut Section<'_>, sources: &Sources<'_>, base: &Base) ->
     // Every key with the controller it belongs to; one key of two controllers would let each sign as the other.
     let mut used: Vec<(String, SecretSlice<u8>)> =
         shared.iter().map(|key| ("the shared `hmac_secret`".to_owned(), key.material.clone())).collect();
+    let mut revoked = Vec::new();
     for at in top.get("controllers").and_then(At::list).unwrap_or_default() {
-        let Some(section) = at.section() else { continue };
-        all.extend(controller(section, sources, base, &mut places, &mut used));
+        let Some(mut section) = at.section() else { continue };
+        // Its keys are read all the same: they must stay nobody else's.
+        let out = section.flag("revoked", false);
+        let read = controller(section, sources, base, &mut places, &mut used);
+        match read {
+            Some(controller) if out => revoked.push(controller.id),
+            read => all.extend(read),
+        }
     }
     if all.is_empty() {
         top.notes.warn(
             "no controller is configured: nobody can submit jobs (`allowed_controllers` or `controllers`)",
         );
     }
-    Controllers { all, shared }
+    Controllers { all, revoked, shared }
 }
 
 fn read_shared(top: &mut Section<'_>, sources: &Sources<'_>) -> Vec<Key> {
@@ -184,9 +197,13 @@ fn controller(
         false,
         &[("none", false), ("bridge", true), ("false", false), ("true", true)],
     );
+    let rate_of_reads = rate(section.section("rate_of_reads"), base.rate_of_reads);
     let rate = rate(section.section("rate"), base.rate);
     let max_queued =
         section.get("max_queued").is_some().then(|| section.count("max_queued", 1, 1..=1_000_000));
+    let max_running =
+        section.get("max_running").is_some().then(|| section.count("max_running", 1, 1..=10_000));
+    let daily = daily(section.section("daily"), base.daily);
     section.finish();
     Some(Controller {
         id: id?,
@@ -197,7 +214,10 @@ fn controller(
         max,
         network,
         rate,
+        rate_of_reads,
         max_queued,
+        max_running,
+        daily,
     })
 }
 
@@ -241,6 +261,18 @@ pub(super) fn rate(mut section: Section<'_>, default: Rate) -> Rate {
     let burst = section.count("burst", default.burst as usize, 1..=1_000_000);
     section.finish();
     Rate { per_second, burst: u32::try_from(burst).unwrap_or(u32::MAX) }
+}
+
+/// What a day may take; what is not written is as in `default`.
+pub(super) fn daily(mut section: Section<'_>, default: Daily) -> Daily {
+    let cpu_seconds =
+        section.get("cpu_seconds").is_some().then(|| section.seconds("cpu_seconds", 1, 1..=1_000_000_000));
+    let output_bytes = section.get("output").is_some().then(|| section.bytes("output", 1, 1..=1 << 60));
+    section.finish();
+    Daily {
+        cpu_seconds: cpu_seconds.or(default.cpu_seconds),
+        output_bytes: output_bytes.or(default.output_bytes),
+    }
 }
 
 fn keys(

@@ -70,6 +70,7 @@ impl Config {
             ),
         ];
         lines.extend(gate.controllers.iter().map(controller));
+        lines.extend(gate.revoked.iter().map(|id| format!("controller:     {id} (revoked)")));
         lines.extend(self.warnings.iter().map(|warning| format!("warning:        {warning}")));
         lines
     }

@@ -9,8 +9,8 @@ use ipnet::IpNet;
 use secrecy::{ExposeSecret, SecretSlice};
 
 use super::{
-    Config, GateConfig, JobsConfig, LARGEST_RESULT, LogConfig, OutputConfig, PoolConfig, PullPolicy, Rate,
-    ReadAccess, RunAs, SandboxConfig, ServerConfig, StorageConfig,
+    Config, Daily, GateConfig, JobsConfig, LARGEST_RESULT, LogConfig, OnRevoke, OutputConfig, PoolConfig,
+    PullPolicy, Rate, ReadAccess, RunAs, SandboxConfig, ServerConfig, StorageConfig,
     controllers::{self, Base},
     faults::Faults,
     file::{self, Contents},
@@ -89,6 +89,11 @@ pub(super) fn read(notes: &Notes, env: &dyn Fn(&str) -> Option<String>) -> Optio
         drain_timeout: top.time("drain_timeout", 60, 0..=DAY),
         grace: top.time("grace", 5, 0..=600),
         engine_patience: top.time("engine_patience", 60, 1..=DAY),
+        on_revoke: top.choice(
+            "on_revoke",
+            OnRevoke::CancelQueued,
+            &[("cancel-queued", OnRevoke::CancelQueued), ("cancel-all", OnRevoke::CancelAll)],
+        ),
     };
     let sandbox = sandbox(&mut top, &agent_id);
     let output = output(top.section("output"));
@@ -230,7 +235,11 @@ fn gate(top: &mut Section<'_>, sources: &Sources<'_>, agent_id: &str) -> GateCon
     let defaults = limits::defaults(top);
     let max = limits::maxima(top.section("max_limits"), &limits::most(&defaults), &defaults);
     let rate = controllers::rate(top.section("rate_by_controller"), Rate { per_second: 50.0, burst: 500 });
-    let controllers = controllers::read(top, sources, &Base { defaults, max, rate });
+    let rate_of_reads =
+        controllers::rate(top.section("rate_of_reads"), Rate { per_second: 200.0, burst: 2000 });
+    let daily = controllers::daily(top.section("daily_by_controller"), Daily::default());
+    let base = Base { defaults, max, rate, rate_of_reads, daily };
+    let controllers = controllers::read(top, sources, &base);
     let mut freshness = top.section("freshness");
     let max_age = freshness.time("max_age", 300, 1..=DAY);
     let max_skew = freshness.time("max_skew", 30, 0..=DAY);
@@ -241,6 +250,7 @@ fn gate(top: &mut Section<'_>, sources: &Sources<'_>, agent_id: &str) -> GateCon
         agent_id: agent_id.to_owned(),
         audience_required,
         controllers: controllers.all,
+        revoked: controllers.revoked,
         shared_keys: controllers.shared,
         max_age,
         max_skew,
@@ -248,6 +258,7 @@ fn gate(top: &mut Section<'_>, sources: &Sources<'_>, agent_id: &str) -> GateCon
         allowed_images,
         default_image,
         defaults,
+        rate_of_reads,
         policy: policy::read(top),
     }
 }

@@ -120,6 +120,8 @@ pub struct GateConfig {
     /// Whether `agent_id` in the payload is compulsory.
     pub audience_required: bool,
     pub controllers: Vec<Controller>,
+    /// Controllers that are written as `revoked`, for the operator to see: they are in no list, and have no key.
+    pub revoked: Vec<String>,
     /// The shared `hmac_secret`, if there is one: who signs with it but is not on the list is told so (403),
     /// everybody else only that the signature does not hold.
     pub shared_keys: Vec<Key>,
@@ -133,6 +135,8 @@ pub struct GateConfig {
     pub allowed_images: Vec<String>,
     pub default_image: String,
     pub defaults: Limits,
+    /// Reads and cancellations of who has no rate of its own for them.
+    pub rate_of_reads: Rate,
     pub policy: Policy,
 }
 
@@ -153,9 +157,33 @@ pub struct Controller {
     pub max: Limits,
     /// Whether it may ask for `network: bridge`.
     pub network: bool,
+    /// Its submissions.
     pub rate: Rate,
+    /// Its reads and cancellations.
+    pub rate_of_reads: Rate,
     /// Jobs it may have waiting; `None`: only the queue's own depth counts.
     pub max_queued: Option<usize>,
+    /// Jobs it may have running at once, the others wait; `None`: only `max_concurrent_jobs` counts.
+    pub max_running: Option<usize>,
+    pub daily: Daily,
+}
+
+/// What the jobs of one controller may use in a day (UTC). What is `None` has no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Daily {
+    /// Of all cores together.
+    pub cpu_seconds: Option<u64>,
+    /// Recorded bytes of both streams.
+    pub output_bytes: Option<u64>,
+}
+
+/// What becomes of the jobs of a controller that is revoked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnRevoke {
+    /// Those that wait are cancelled, those that run go on.
+    CancelQueued,
+    /// Both are cancelled.
+    CancelAll,
 }
 
 /// One key of a controller.
@@ -222,6 +250,7 @@ pub struct JobsConfig {
     pub grace: Duration,
     /// How long a job waits for a Docker that does not answer before it ends as `sandbox_error`.
     pub engine_patience: Duration,
+    pub on_revoke: OnRevoke,
 }
 
 /// Docker and what a container gets.

@@ -9,6 +9,7 @@ mod cancel;
 mod fresh;
 mod grant;
 mod keys;
+pub mod quotas;
 pub mod rates;
 mod read;
 mod submit;
@@ -22,7 +23,7 @@ pub use read::{ReadRequest, Reader};
 pub use submit::Admitted;
 
 use crate::{
-    config::{Controller, GateConfig, ReadAccess},
+    config::{Controller, GateConfig, Rate, ReadAccess},
     wire::{Problem, key::KeyError},
 };
 
@@ -98,6 +99,16 @@ impl Gate {
                 .collect(),
             config: config.clone(),
         })
+    }
+
+    /// How many controllers are on the allowed list.
+    pub fn controllers(&self) -> usize {
+        self.controllers.len()
+    }
+
+    /// How often who has no rate of its own for reads and cancellations may come.
+    pub fn rate_of_reads(&self) -> Rate {
+        self.config.rate_of_reads
     }
 
     /// The controller of that name, if it is on the allowed list.

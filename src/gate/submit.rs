@@ -3,7 +3,7 @@
 use super::{Gate, Refused, authentic::Authentic, grant};
 use crate::{
     base::clock::Timestamp,
-    config::{Limits, Rate},
+    config::{Daily, Limits, Rate},
     wire::{
         Payload, Problem,
         payload::{Network, SandboxRequest},
@@ -24,6 +24,7 @@ pub struct Admitted {
     risk_level: String,
     max_queued: Option<usize>,
     rate: Rate,
+    daily: Daily,
 }
 
 impl Admitted {
@@ -82,6 +83,11 @@ impl Admitted {
         self.max_queued
     }
 
+    /// What its controller may use in a day.
+    pub fn daily(&self) -> Daily {
+        self.daily
+    }
+
     /// How fast its controller may submit.
     pub fn rate(&self) -> Rate {
         self.rate
@@ -137,6 +143,7 @@ impl Gate {
             risk_level: payload.risk_level().to_owned(),
             max_queued: controller.max_queued,
             rate: controller.rate,
+            daily: controller.daily,
             payload,
         })
     }

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::{Gate, Refused};
 use crate::{
     base::clock::Timestamp,
-    config::{Controller, GateConfig, Key, Limits, Policy, Rate, ReadAccess, Rule},
+    config::{Controller, Daily, GateConfig, Key, Limits, Policy, Rate, ReadAccess, Rule},
     wire::{
         envelope,
         key::{Algorithm, SigningKey},
@@ -46,7 +46,10 @@ fn controller(id: &str, keys: Vec<Key>) -> Controller {
         max: Limits { cpu: 2.0, memory: 1 << 30, pids: 512, timeout_seconds: 3_600, tmpfs: 1 << 28 },
         network: false,
         rate: Rate { per_second: 0.0, burst: 0 },
+        rate_of_reads: Rate { per_second: 0.0, burst: 0 },
         max_queued: None,
+        max_running: None,
+        daily: Daily::default(),
     }
 }
 
@@ -69,6 +72,7 @@ fn config() -> GateConfig {
         agent_id: "agent-1".to_owned(),
         audience_required: false,
         controllers: vec![controller("controller-1", vec![shared.clone()]), limited, admin],
+        revoked: Vec::new(),
         shared_keys: vec![shared],
         max_age: Duration::from_secs(300),
         max_skew: Duration::from_secs(30),
@@ -76,6 +80,7 @@ fn config() -> GateConfig {
         allowed_images: vec!["alpine:latest".to_owned(), "ubuntu:latest".to_owned()],
         default_image: "alpine:latest".to_owned(),
         defaults: Limits { cpu: 0.5, memory: 256 << 20, pids: 128, timeout_seconds: 300, tmpfs: 64 << 20 },
+        rate_of_reads: Rate { per_second: 0.0, burst: 0 },
         policy: Policy { allow: vec![], deny: vec![rule("root-deletion", r"rm\s+-rf\s+/(\s|$)")] },
     }
 }

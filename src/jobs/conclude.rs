@@ -9,11 +9,13 @@ use sha2::{Digest, Sha256};
 use super::{attend::Attended, ending::Verdict, shared::Shared, state};
 use crate::{
     base::{clock::Timestamp, failpoints::failpoint},
+    gate::quotas::{self, Used},
     output::Stream,
     sandbox::Sandbox,
     store::{
         StoreError,
         jobs::{self, End, Job, State},
+        usage::{self, Usage},
     },
     wire::Reason,
 };
@@ -22,6 +24,7 @@ use crate::{
 pub(super) struct Ended {
     row: i64,
     job_id: String,
+    controller_id: String,
     /// Where its own machine has it; the database may be a step behind.
     state: state::State,
     verdict: Verdict,
@@ -37,6 +40,7 @@ impl Ended {
         Ended {
             row: job.row,
             job_id: job.job_id.clone(),
+            controller_id: job.controller_id.clone(),
             state: state::State::Queued,
             verdict,
             timeout: Duration::ZERO,
@@ -57,6 +61,7 @@ impl Ended {
         Ended {
             row: attended.job.row,
             job_id: attended.job.job_id.clone(),
+            controller_id: attended.job.controller_id.clone(),
             state: if started_at.is_some() { state::State::Running } else { state::State::Starting },
             timeout: Duration::from_secs(attended.timeout_seconds),
             started_at: report
@@ -121,6 +126,20 @@ pub(super) async fn write(shared: &Arc<Shared>, mut ended: Ended, sandbox: Optio
         }
     };
     let (started_at, timeout) = (ended.started_at, ended.timeout);
+    let used = Used {
+        cpu_ms: end.cpu_ms.unwrap_or(0),
+        output_bytes: end.stdout_bytes.saturating_add(end.stderr_bytes),
+    };
+    let usage = (used != Used::default()).then(|| Usage {
+        day: quotas::day(ended.ended_at),
+        controller_id: ended.controller_id.clone(),
+        cpu_ms: used.cpu_ms,
+        output_bytes: used.output_bytes,
+    });
+    // Before anybody hears of the end: who then submits another job finds it counted.
+    if let Some(usage) = &usage {
+        shared.quotas.add(&usage.controller_id, used, usage.day);
+    }
     failpoint!("result");
     let written = shared
         .persist("an end", row, move |tx| {
@@ -130,7 +149,12 @@ pub(super) async fn write(shared: &Arc<Shared>, mut ended: Ended, sandbox: Optio
             {
                 jobs::running(tx, row, at, at.plus(timeout))?;
             }
-            jobs::finish(tx, row, from, &end)
+            let receipt = jobs::finish(tx, row, from, &end)?;
+            // With the end, which there is one of.
+            if let Some(usage) = &usage {
+                usage::add(tx, usage)?;
+            }
+            Ok(receipt)
         })
         .await;
     failpoint!("recorded");

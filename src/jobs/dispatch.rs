@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{runner, shared::Shared};
+use crate::base::clock::Timestamp;
 
 /// How often the queue is looked at without a reason: an engine may have come back.
 const LOOK: Duration = Duration::from_millis(500);
@@ -26,10 +27,20 @@ pub(super) async fn run(shared: Arc<Shared>, runners: TaskTracker, stop: Cancell
 /// Starts a runner for each job whose turn has come.
 pub(super) fn dispatch_once(shared: &Arc<Shared>, runners: &TaskTracker) {
     let cap = shared.settings.load().jobs.max_concurrent_jobs;
+    let (gate, now) = (shared.gate.load_full(), Timestamp::now());
+    let mut running = shared.running_by_controller();
     while shared.serving() && shared.running() < cap && shared.engine.health().ready {
-        let popped = shared.queue().pop();
+        let may_start = |id: &str| {
+            // One that is on the list no more: its job has its turn to be cancelled.
+            let Some(controller) = gate.controller(id) else { return true };
+            let at_once = running.get(id).copied().unwrap_or(0);
+            controller.max_running.is_none_or(|most| at_once < most)
+                && shared.quotas.check(id, controller.daily, now).is_ok()
+        };
+        let popped = shared.queue().pop(may_start);
         let Some(waiting) = popped else { break };
-        let (turn, asked) = shared.begin(waiting.row);
+        *running.entry(Arc::clone(&waiting.controller)).or_default() += 1;
+        let (turn, asked) = shared.begin(waiting.row, Arc::clone(&waiting.controller));
         runners.spawn(runner::run(Arc::clone(shared), waiting, turn, asked));
     }
     shared.show_depth();

@@ -16,8 +16,10 @@ mod dispatch;
 pub mod ending;
 mod query;
 pub mod queue;
+mod reads;
 mod recover;
 mod refusals;
+mod revoke;
 mod runner;
 mod service;
 mod shared;
@@ -27,7 +29,11 @@ mod sweeps;
 #[cfg(test)]
 mod tests;
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    net::IpAddr,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use tokio_util::{bytes::Bytes, sync::CancellationToken, task::TaskTracker};
 
@@ -133,9 +139,11 @@ impl Service {
     /// Who reads.
     ///
     /// # Errors
-    /// `UNAUTHENTICATED` and such: see [`Gate::reader`].
+    /// `UNAUTHENTICATED` and such: see [`Gate::reader`]; `RATE_LIMITED`.
     pub fn reader(&self, request: &ReadRequest, now: Timestamp) -> Result<Reader, Problem> {
-        self.shared.gate.load().reader(request, now)
+        let reader = self.shared.gate.load().reader(request, now)?;
+        reads::read(&self.shared, &reader)?;
+        Ok(reader)
     }
 
     /// Writes what waits to be written with the next sweep: for the end, when the door is closed.
@@ -198,7 +206,7 @@ impl Service {
         if !self.shared.serving() {
             problems.push("the agent is draining: it takes no new jobs".to_owned());
         }
-        if self.shared.storage_low.load(std::sync::atomic::Ordering::Relaxed) {
+        if self.shared.storage_low.load(Ordering::Relaxed) {
             problems.push("the data folder has less free space than its low watermark: free some".to_owned());
         }
         if let Some(problem) = &*self.shared.record_problem.load() {
@@ -222,12 +230,13 @@ impl Service {
     }
 
     /// Goes on with another configuration: gate, limits, policy, caps. Jobs keep what they were admitted with, and
-    /// sandboxes are made as before.
+    /// sandboxes are made as before. Jobs of controllers that are on the list no more are cancelled soon after.
     pub fn reload(&self, config: &Config, gate: Gate) {
         self.shared.gate.store(Arc::new(gate));
         // What sandboxes are made of stays: the engine was made with it.
         let sandbox = self.shared.settings.load().sandbox.clone();
         self.shared.settings.store(Arc::new(Settings { sandbox, ..Settings::of(config) }));
+        self.shared.look_for_revoked.store(true, Ordering::Release);
         self.shared.wake.notify_one();
     }
 

@@ -32,6 +32,19 @@ pub enum Full {
     Queue { depth: usize },
     /// This controller has no place left.
     Controller { depth: usize },
+    /// What is left is kept for controllers that have fewer jobs waiting.
+    Share { depth: usize },
+}
+
+/// How many jobs may wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Places {
+    /// Of all controllers.
+    pub max: usize,
+    /// Of this one, if that is limited.
+    pub of_one: Option<usize>,
+    /// How many controllers there are to share the places.
+    pub controllers: usize,
 }
 
 /// The queue.
@@ -60,17 +73,20 @@ impl Queue {
     /// Promises a place, to be used with [`Queue::push`] or given back with [`Queue::release`].
     ///
     /// # Errors
-    /// [`Full`] if `max` jobs of all, or `max_of_one` of this controller, wait or are promised.
-    pub fn reserve(&mut self, controller: &str, max: usize, max_of_one: Option<usize>) -> Result<(), Full> {
+    /// [`Full`] if as many jobs as may, of all or of this controller, wait or are promised; and for a controller that
+    /// has its even share already, if only the last tenth of the places is left: a flood leaves room for the others.
+    pub fn reserve(&mut self, controller: &str, places: Places) -> Result<(), Full> {
         let depth = self.rows.len() + self.reserved;
-        if depth >= max {
+        if depth >= places.max {
             return Err(Full::Queue { depth });
         }
-        if let Some(most) = max_of_one {
-            let depth = self.lanes.get(controller).map_or(0, |lane| lane.waiting + lane.reserved);
-            if depth >= most {
-                return Err(Full::Controller { depth });
-            }
+        let own = self.lanes.get(controller).map_or(0, |lane| lane.waiting + lane.reserved);
+        if places.of_one.is_some_and(|most| own >= most) {
+            return Err(Full::Controller { depth: own });
+        }
+        let even = (places.max / places.controllers.max(1)).max(1);
+        if places.controllers > 1 && depth >= places.max - places.max / 10 && own >= even {
+            return Err(Full::Share { depth: own });
         }
         self.reserved += 1;
         self.lane(controller).reserved += 1;
@@ -118,10 +134,11 @@ impl Queue {
         }
     }
 
-    /// The next job whose turn it is.
-    pub fn pop(&mut self) -> Option<Waiting> {
+    /// The next job whose turn it is, of a controller that may start one. Those that may not keep their place.
+    pub fn pop(&mut self, may_start: impl Fn(&str) -> bool) -> Option<Waiting> {
         loop {
-            let controller = self.ring.pop_front()?;
+            let at = self.ring.iter().position(|controller| may_start(controller))?;
+            let controller = self.ring.remove(at)?;
             let Some(lane) = self.lanes.get_mut(&controller) else { continue };
             while let Some(row) = lane.order.pop_front() {
                 // Rows that were taken out of the middle are skipped here.
@@ -150,6 +167,14 @@ impl Queue {
             }
         }
         Some(job)
+    }
+
+    /// Takes out jobs of controllers of which that is so, at most `most`.
+    pub fn take_of(&mut self, is_so: impl Fn(&str) -> bool, most: usize) -> Vec<Waiting> {
+        let lanes = self.lanes.iter().filter(|(controller, lane)| lane.waiting > 0 && is_so(controller));
+        let waiting = lanes.flat_map(|(_, lane)| &lane.order).filter(|row| self.rows.contains_key(row));
+        let rows: Vec<i64> = waiting.take(most).copied().collect();
+        rows.into_iter().filter_map(|row| self.take(row)).collect()
     }
 
     /// Takes out the jobs whose ttl has passed, at most `most`.
@@ -199,8 +224,16 @@ mod tests {
         }
     }
 
+    fn anybody(_: &str) -> bool {
+        true
+    }
+
+    fn places(max: usize, of_one: Option<usize>) -> Places {
+        Places { max, of_one, controllers: 2 }
+    }
+
     fn order(queue: &mut Queue) -> Vec<i64> {
-        std::iter::from_fn(|| queue.pop().map(|job| job.row)).collect()
+        std::iter::from_fn(|| queue.pop(anybody).map(|job| job.row)).collect()
     }
 
     #[test]
@@ -221,7 +254,7 @@ mod tests {
         for (row, controller) in [(1, "a"), (2, "a"), (3, "b")] {
             queue.push(job(row, controller, 9));
         }
-        let first = queue.pop().expect("three wait");
+        let first = queue.pop(anybody).expect("three wait");
         queue.push_front(first);
         assert_eq!(order(&mut queue), [1, 3, 2]);
     }
@@ -229,14 +262,61 @@ mod tests {
     #[test]
     fn places_are_counted_with_those_promised() {
         let mut queue = Queue::default();
-        queue.reserve("a", 2, None).expect("the first place");
+        queue.reserve("a", places(2, None)).expect("the first place");
         queue.push(job(1, "a", 9));
         queue.release("a");
-        queue.reserve("a", 2, Some(2)).expect("the second place");
-        assert_eq!(queue.reserve("b", 2, None), Err(Full::Queue { depth: 2 }));
-        assert_eq!(queue.reserve("a", 9, Some(2)), Err(Full::Controller { depth: 2 }));
+        queue.reserve("a", places(2, Some(2))).expect("the second place");
+        assert_eq!(queue.reserve("b", places(2, None)), Err(Full::Queue { depth: 2 }));
+        assert_eq!(queue.reserve("a", places(9, Some(2))), Err(Full::Controller { depth: 2 }));
         queue.release("a");
-        queue.reserve("b", 2, Some(1)).expect("the place was given back");
+        queue.reserve("b", places(2, Some(1))).expect("the place was given back");
+    }
+
+    #[test]
+    fn a_flood_leaves_the_last_tenth_to_the_others() {
+        let mut queue = Queue::default();
+        for n in 0..90 {
+            assert_eq!(queue.reserve("flood", places(100, None)), Ok(()), "{n}");
+        }
+        assert_eq!(queue.reserve("flood", places(100, None)), Err(Full::Share { depth: 90 }));
+        for n in 0..10 {
+            assert_eq!(queue.reserve("quiet", places(100, None)), Ok(()), "{n}");
+        }
+        assert_eq!(queue.reserve("quiet", places(100, None)), Err(Full::Queue { depth: 100 }));
+        // Who is alone has all of it.
+        let mut queue = Queue::default();
+        let alone = Places { max: 100, of_one: None, controllers: 1 };
+        assert!((0..100).all(|_| queue.reserve("alone", alone).is_ok()));
+        assert_eq!(queue.reserve("alone", alone), Err(Full::Queue { depth: 100 }));
+    }
+
+    #[test]
+    fn a_controller_that_may_not_start_holds_up_nobody_and_keeps_its_place() {
+        let mut queue = Queue::default();
+        for (row, controller) in [(1, "busy"), (2, "free"), (3, "busy"), (4, "free")] {
+            queue.push(job(row, controller, 9));
+        }
+        let free = |controller: &str| controller != "busy";
+        assert_eq!(queue.pop(free).map(|job| job.row), Some(2));
+        assert_eq!(queue.pop(anybody).map(|job| job.row), Some(1), "it is still at the head of the ring");
+        assert_eq!(queue.pop(free).map(|job| job.row), Some(4));
+        assert_eq!(queue.pop(free), None);
+        assert_eq!(order(&mut queue), [3]);
+    }
+
+    #[test]
+    fn jobs_of_some_controllers_can_be_taken_out() {
+        let mut queue = Queue::default();
+        for (row, controller) in [(1, "gone"), (2, "here"), (3, "gone"), (4, "gone")] {
+            queue.push(job(row, controller, 9));
+        }
+        queue.take(3);
+        let gone = |controller: &str| controller == "gone";
+        assert_eq!(queue.take_of(gone, 1).len(), 1);
+        assert_eq!(queue.take_of(gone, 9).len(), 1);
+        assert_eq!(queue.take_of(gone, 9), []);
+        assert_eq!(order(&mut queue), [2]);
+        assert!(queue.lanes.is_empty() && queue.ring.is_empty() && queue.by_ttl.is_empty());
     }
 
     #[test]
@@ -266,7 +346,7 @@ mod tests {
                         queue.push(job(next, &format!("c{pick}"), next));
                     }
                     2 => {
-                        let row = queue.pop().map(|job| job.row);
+                        let row = queue.pop(anybody).map(|job| job.row);
                         prop_assert_eq!(row.is_none(), inside.is_empty());
                         if let Some(row) = row {
                             prop_assert!(inside.remove(&row));

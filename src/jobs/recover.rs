@@ -13,7 +13,8 @@ use super::{
 };
 use crate::{
     base::{clock::Timestamp, failpoints::planted},
-    store::{StoreError, jobs},
+    gate::quotas::{self, Used},
+    store::{StoreError, jobs, usage},
 };
 
 /// Rows read from the database at once.
@@ -34,6 +35,12 @@ pub struct Recovered {
 /// The database can't be read.
 pub(super) async fn all(shared: &Arc<Shared>, runners: &TaskTracker) -> Result<Recovered, StoreError> {
     let mut recovered = Recovered::default();
+    // A job of yesterday may end, and count for yesterday, only now.
+    let yesterday = quotas::day(Timestamp::now()) - 1;
+    for usage in shared.store.read(move |db| usage::since(db, yesterday)).await? {
+        let used = Used { cpu_ms: usage.cpu_ms, output_bytes: usage.output_bytes };
+        shared.quotas.add(&usage.controller_id, used, usage.day);
+    }
     for job in shared.store.read(jobs::unfinished).await? {
         if planted!("rerun-lost") && job.state == jobs::State::Starting {
             shared.store.write(move |tx| jobs::requeue(tx, job.row, Timestamp::now())).await?;
@@ -71,7 +78,7 @@ pub(super) async fn all(shared: &Arc<Shared>, runners: &TaskTracker) -> Result<R
 }
 
 fn attend_again(shared: &Arc<Shared>, runners: &TaskTracker, job: jobs::Job) {
-    let (turn, asked) = shared.begin(job.row);
+    let (turn, asked) = shared.begin(job.row, job.controller_id.as_str().into());
     if job.cancel_requested_at.is_some() {
         shared.ask_to_stop(job.row, crate::sandbox::Stop::Cancelled);
     }

@@ -22,6 +22,7 @@ use super::{
     conclude::{self, Ended},
     ending::Verdict,
     queue::Waiting,
+    revoke,
     shared::{Shared, Turn},
     spec,
 };
@@ -147,6 +148,16 @@ async fn attempt(
     }
     if late(job.ttl) {
         return cut_short(shared, waiting, &job, Cut::Late).await;
+    }
+    // It was accepted while its controller was being revoked, or before this start.
+    if revoke::is_revoked(shared, &job.controller_id) {
+        return match revoke::cancel(shared, &job).await {
+            Ok(()) => Outcome::Over,
+            Err(error) => {
+                tracing::error!(row, %error, "a revoked controller's job could not be cancelled; it is tried again");
+                Outcome::Back(waiting)
+            }
+        };
     }
     let (payload, limits, network) = match spec::read(&job, raw.as_deref()) {
         Ok(read) => read,

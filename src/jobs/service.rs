@@ -13,7 +13,8 @@ use super::{
     conclude::{self, Ended},
     ending::Verdict,
     query,
-    queue::{Full, Waiting},
+    queue::{Full, Places, Waiting},
+    reads,
     shared::Shared,
 };
 use crate::{
@@ -74,7 +75,7 @@ async fn accept(
 ) -> Result<Accepted, Problem> {
     let controller: Arc<str> = admitted.controller_id().into();
     let job_id = admitted.payload().job_id.clone();
-    if let Err(problem) = place(shared, &admitted) {
+    if let Err(problem) = place(shared, &admitted, now) {
         return turn_away(shared, &admitted, problem, peer, now).await;
     }
 
@@ -146,16 +147,18 @@ async fn record(
     written
 }
 
-/// Check 8: rate of the controller, drain, storage, queue. `Ok`: a place in the queue is promised.
-fn place(shared: &Shared, admitted: &Admitted) -> Result<(), Problem> {
+/// Check 8: rate and quota of the controller, drain, storage, queue. `Ok`: a place in the queue is promised.
+fn place(shared: &Shared, admitted: &Admitted, now: Timestamp) -> Result<(), Problem> {
     let controller = admitted.controller_id();
     if let Err(seconds) = shared.rates.take(controller, admitted.rate(), Instant::now()) {
         return Err(Problem::new(Code::RateLimited)
             .details(format!(
                 "controller {controller:?} submits faster than it may; try again in {seconds} s"
             ))
+            .with("limit", "rate")
             .retry_after(seconds));
     }
+    shared.quotas.check(controller, admitted.daily(), now)?;
     if !shared.serving() {
         return Err(Problem::new(Code::Draining)
             .details("the agent is draining: it lets what it has come to an end and takes no new jobs; try again later or elsewhere")
@@ -169,14 +172,28 @@ fn place(shared: &Shared, admitted: &Admitted) -> Result<(), Problem> {
             .retry_after(60));
     }
     let max = shared.settings.load().jobs.max_queue_depth;
-    shared.queue().reserve(controller, max, admitted.max_queued()).map_err(|full| {
-        let details = match full {
-            Full::Queue { depth } => format!("{depth} jobs are waiting, and the queue holds {max}; try again later"),
-            Full::Controller { depth } => {
-                format!("{depth} jobs of controller {controller:?} are waiting, which is its share; try again later")
-            }
+    let places = Places { max, of_one: admitted.max_queued(), controllers: shared.gate.load().controllers() };
+    shared.queue().reserve(controller, places).map_err(|full| {
+        let (limit, details) = match full {
+            Full::Queue { depth } => (
+                "max_queue_depth",
+                format!("{depth} jobs are waiting, and the queue holds {max}; try again later"),
+            ),
+            Full::Controller { depth } => (
+                "max_queued",
+                format!(
+                    "{depth} jobs of controller {controller:?} are waiting, which is its share; try again later"
+                ),
+            ),
+            Full::Share { depth } => (
+                "max_queue_depth",
+                format!(
+                    "{depth} jobs of controller {controller:?} are waiting, and the places that are left are kept \
+                     for other controllers; try again later"
+                ),
+            ),
         };
-        Problem::new(Code::QueueFull).details(details).retry_after(TRY_AGAIN)
+        Problem::new(Code::QueueFull).details(details).with("limit", limit).retry_after(TRY_AGAIN)
     })
 }
 
@@ -336,7 +353,9 @@ fn kept(shared: &Shared, code: Code, text: String) -> String {
         return String::new();
     }
     match code {
-        Code::RateLimited | Code::QueueFull | Code::Draining => Event::cut(&text).to_owned(),
+        Code::RateLimited | Code::QueueFull | Code::QuotaExceeded | Code::Draining => {
+            Event::cut(&text).to_owned()
+        }
         _ => text,
     }
 }
@@ -379,6 +398,7 @@ pub(super) async fn cancel(
         }
     };
     let (id, controller, admin) = (job_id.to_owned(), admitted.controller_id().to_owned(), admitted.admin());
+    reads::take(shared, &controller)?;
     let owner = admitted.job_controller_id().map(str::to_owned);
     let (job, located) = shared
         .store

@@ -15,7 +15,7 @@ use tokio::sync::{Notify, watch};
 use super::{queue::Queue, refusals::Refusals};
 use crate::{
     config::{Config, JobsConfig, OutputConfig, SandboxConfig, StorageConfig},
-    gate::{Gate, rates::Rates},
+    gate::{Gate, quotas::Quotas, rates::Rates},
     metrics::Metrics,
     output::Outputs,
     sandbox::{Engine, Stop},
@@ -59,7 +59,13 @@ impl Settings {
 pub(super) struct Shared {
     pub settings: ArcSwap<Settings>,
     pub gate: ArcSwap<Gate>,
+    /// Submissions, by controller.
     pub rates: Rates,
+    /// Reads and cancellations, by who asks.
+    pub reads: Rates,
+    pub quotas: Quotas,
+    /// Whether running jobs of controllers that are on the list no more have to be looked for.
+    pub look_for_revoked: AtomicBool,
     pub store: Store,
     pub outputs: Arc<Outputs>,
     pub engine: Arc<dyn Engine>,
@@ -81,6 +87,7 @@ pub(super) struct Shared {
 /// A job that has its turn: claimed, starting or running.
 #[derive(Debug)]
 struct Live {
+    controller: Arc<str>,
     /// What was asked of it; its runner looks.
     stop: watch::Sender<Option<Stop>>,
     /// Whether that was the agent, for its own stop, and nobody before it.
@@ -100,6 +107,9 @@ impl Shared {
             settings: ArcSwap::from_pointee(Settings::of(config)),
             gate: ArcSwap::from_pointee(gate),
             rates: Rates::new(65_536),
+            reads: Rates::new(65_536),
+            quotas: Quotas::default(),
+            look_for_revoked: AtomicBool::new(true),
             store,
             outputs,
             engine,
@@ -126,10 +136,14 @@ impl Shared {
 
     /// Marks a job as having its turn; what is asked of it comes through the receiver. The guard ends
     /// the turn when it is dropped, whatever became of the runner.
-    pub(super) fn begin(self: &Arc<Self>, row: i64) -> (Turn, watch::Receiver<Option<Stop>>) {
+    pub(super) fn begin(
+        self: &Arc<Self>,
+        row: i64,
+        controller: Arc<str>,
+    ) -> (Turn, watch::Receiver<Option<Stop>>) {
         let (stop, asked) = watch::channel(None);
         let mut live = self.live();
-        live.insert(row, Live { stop, for_stop: false });
+        live.insert(row, Live { controller, stop, for_stop: false });
         self.metrics.jobs_running.set(i64::try_from(live.len()).unwrap_or(i64::MAX));
         drop(live);
         (Turn { shared: Arc::clone(self), row }, asked)
@@ -138,6 +152,20 @@ impl Shared {
     /// Jobs that have their turn.
     pub(super) fn running(&self) -> usize {
         self.live().len()
+    }
+
+    /// How many jobs of each controller have their turn.
+    pub(super) fn running_by_controller(&self) -> HashMap<Arc<str>, usize> {
+        let mut running = HashMap::new();
+        for job in self.live().values() {
+            *running.entry(Arc::clone(&job.controller)).or_default() += 1;
+        }
+        running
+    }
+
+    /// The rows that have their turn, of controllers of which that is so.
+    pub(super) fn live_of(&self, is_so: impl Fn(&str) -> bool) -> Vec<i64> {
+        self.live().iter().filter(|(_, job)| is_so(&job.controller)).map(|(row, _)| *row).collect()
     }
 
     /// Whether this job has its turn.

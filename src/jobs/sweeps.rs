@@ -11,12 +11,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     conclude::{self, Ended},
-    refusals, runner,
+    refusals, revoke, runner,
     shared::Shared,
 };
 use crate::{
     base::{clock::Timestamp, failpoints::failpoint},
-    store::{jobs, retention},
+    gate::quotas,
+    store::{jobs, retention, usage},
 };
 
 /// How often jobs are looked at whose ttl may have passed.
@@ -31,6 +32,8 @@ const RETENTION: Duration = Duration::from_secs(60);
 const ORPHANS: Duration = Duration::from_secs(3600);
 /// Spools looked up in one read by that.
 const LOOKED_UP: usize = 1000;
+/// Days for which it is kept what each controller has used.
+const USAGE_DAYS: i64 = 400;
 /// How long a pass may go on after the token.
 const LAST_PASS: Duration = Duration::from_secs(5);
 /// Rows changed in one transaction by a sweep, so that it holds up nobody.
@@ -56,6 +59,7 @@ pub(super) async fn run(shared: Arc<Shared>, stop: CancellationToken) {
         }
         let pass = async {
             expire_once(&shared, Timestamp::now()).await;
+            revoke::once(&shared).await;
             refusals::write(&shared).await;
             if last_storage.elapsed() >= STORAGE {
                 last_storage = Instant::now();
@@ -281,6 +285,11 @@ pub(super) async fn retention_once(shared: &Arc<Shared>, now: Timestamp) {
                 return;
             }
         }
+    }
+    let day = quotas::day(now) - USAGE_DAYS;
+    if let Err(error) = shared.store.write(move |tx| usage::forget(tx, day)).await {
+        tracing::error!(%error, "retention could not remove what was used long ago");
+        return;
     }
     spools_once(shared, settings.storage.max_spool_bytes).await;
 }

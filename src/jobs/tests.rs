@@ -1,10 +1,12 @@
 //! The service on a fake engine and a real database: what Docker can do to a job, at the moment a test wants it.
 
+mod controllers;
 mod faults;
 
 use std::{net::IpAddr, path::Path, sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio_util::{bytes::Bytes, sync::CancellationToken};
 
 use super::{ListQuery, Service, Streamed};
@@ -45,6 +47,11 @@ struct Life {
 
 impl Life {
     async fn start(dir: &Path, fake: Fake, more: &str) -> Life {
+        Life::start_with(dir, fake, more, |text| text).await
+    }
+
+    /// With the configuration's text changed.
+    async fn start_with(dir: &Path, fake: Fake, more: &str, change: impl FnOnce(String) -> String) -> Life {
         use std::os::unix::fs::PermissionsExt;
         let path = dir.join("agent.yaml");
         let text = format!(
@@ -52,7 +59,7 @@ impl Life {
              allowed_images: [i]\naudit_db_path: {}/db\npool: {{size: 0, max: 0}}\n{more}",
             dir.display()
         );
-        std::fs::write(&path, text).unwrap();
+        std::fs::write(&path, change(text)).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
         let config = config(dir);
         let store = Store::open(&config.audit_db_path).unwrap();
@@ -102,6 +109,29 @@ impl Life {
         script: &str,
         more: Value,
     ) -> Result<Accepted, Problem> {
+        let key = SigningKey::hmac(SECRET.as_bytes());
+        self.submit_by(&key, now, controller, id, script, more).await
+    }
+
+    async fn submit_signed(
+        &self,
+        key: &SigningKey,
+        controller: &str,
+        id: &str,
+        script: &str,
+    ) -> Result<Accepted, Problem> {
+        self.submit_by(key, Timestamp::now(), controller, id, script, json!({})).await
+    }
+
+    async fn submit_by(
+        &self,
+        key: &SigningKey,
+        now: Timestamp,
+        controller: &str,
+        id: &str,
+        script: &str,
+        more: Value,
+    ) -> Result<Accepted, Problem> {
         let mut payload = json!({
             "job_id": id, "prompt": "", "command": "", "argv": ["script", script], "candidate_metadata": null,
             "plugin_metadata": null, "required_scopes": null, "snapshot_metadata": "", "ttl": now.secs() + 60,
@@ -110,7 +140,7 @@ impl Life {
         for (key, value) in more.as_object().unwrap() {
             payload[key] = value.clone();
         }
-        let body = envelope::sign(payload.to_string().as_bytes(), &SigningKey::hmac(SECRET.as_bytes()));
+        let body = envelope::sign(payload.to_string().as_bytes(), key);
         self.service.submit(Bytes::from(body), PEER, now).await
     }
 
@@ -139,9 +169,19 @@ impl Life {
         self.until(id, "over", |status| status.status.is_final()).await.result.unwrap()
     }
 
+    /// When it was started, as the record has it.
+    async fn started(&self, id: &str) -> OffsetDateTime {
+        let status = self.until(id, "started", |status| status.started_at.is_some()).await;
+        moment(status.started_at.as_deref().unwrap())
+    }
+
     async fn running(&self, id: &str) {
         self.until(id, "started", |status| status.started_at.is_some()).await;
     }
+}
+
+fn moment(text: &str) -> OffsetDateTime {
+    OffsetDateTime::parse(text, &Rfc3339).unwrap()
 }
 
 /// The configuration in that folder.

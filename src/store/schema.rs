@@ -12,6 +12,7 @@ pub(super) const APPLICATION_ID: i64 = 0x5143_4d44;
 pub(super) const STEPS: &[(&str, &str)] = &[
     ("0001_initial.sql", include_str!("../../migrations/0001_initial.sql")),
     ("0002_unverified.sql", include_str!("../../migrations/0002_unverified.sql")),
+    ("0003_usage.sql", include_str!("../../migrations/0003_usage.sql")),
 ];
 
 /// The version that this program writes.

@@ -74,6 +74,8 @@ codes! {
     JobIdConflict = "JOB_ID_CONFLICT", 409, "Job id already used";
     /// The queue holds as many jobs as it may.
     QueueFull = "QUEUE_FULL", 429, "Queue is full";
+    /// The controller's jobs have used what they may in a day.
+    QuotaExceeded = "QUOTA_EXCEEDED", 429, "Daily quota used up";
     /// The agent takes no new jobs: an operator drains it, or it is about to stop.
     Draining = "DRAINING", 503, "Agent is draining";
     /// Large requests and answers use up the memory that they may have together.

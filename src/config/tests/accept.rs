@@ -7,7 +7,7 @@ use secrecy::ExposeSecret;
 use super::{Place, SECRET, SECRET_2, SEED, loaded};
 use crate::{
     base::clock::Timestamp,
-    config::{Config, Limits, PullPolicy, ReadAccess},
+    config::{Config, Daily, Limits, PullPolicy, ReadAccess},
     wire::key::Algorithm,
 };
 
@@ -125,12 +125,19 @@ controllers:
     network: bridge
     rate: {{ per_second: 0.5, burst: 3 }}
     max_queued: 7
+    max_running: 2
+    rate_of_reads: {{ per_second: 9, burst: 90 }}
+    daily: {{ cpu_seconds: 1h, output: 5 MiB }}
+  - id: gone
+    revoked: true
+    keys: [{{ secret: "gone {SECRET}" }}]
   - id: operator
     keys: [{{ secret: "another {SECRET}" }}]
     scopes: ["*", admin]
 "#
         ))
         .expect("loads");
+    assert_eq!(config.gate.revoked, ["gone"], "it is in no list");
     let [deploy, operator] = config.gate.controllers.as_slice() else { panic!("two controllers") };
     assert_eq!(deploy.keys.len(), 3);
     assert_eq!(deploy.keys[0].not_after, Some(Timestamp::from_secs(1_775_001_600)));
@@ -145,6 +152,9 @@ controllers:
     );
     assert!(deploy.network && !deploy.admin);
     assert_eq!((deploy.rate.per_second, deploy.rate.burst, deploy.max_queued), (0.5, 3, Some(7)));
+    assert_eq!((deploy.max_running, deploy.rate_of_reads.burst), (Some(2), 90));
+    let daily = Daily { cpu_seconds: Some(3600), output_bytes: Some(5 << 20) };
+    assert_eq!((deploy.daily, operator.daily), (daily, Daily::default()));
     assert!(
         operator.admin && !operator.network && operator.images.is_none() && operator.max_queued.is_none()
     );

@@ -193,6 +193,12 @@ fn faults_of_controllers() {
              max: {{ memory: 1 MiB, cpu: 0.1 }}\n    network: host\n    rate: {{ burst: 0 }}\n    max_queued: 0\n    \
              colour: blue"
         ),
+        format!(
+            "controllers:\n  - id: one\n    keys: [{a}]\n    revoked: yes\n    max_running: 0\n    \
+             rate_of_reads: {{ per_second: x }}\n    daily: {{ cpu_seconds: 0, output: many, bytes: 1 }}"
+        ),
+        // A revoked controller's key is still nobody else's.
+        format!("controllers:\n  - {{ id: one, revoked: true, keys: [{a}] }}\n{}", controller("two", &a)),
     ];
     let report = report(&cases.each_ref().map(String::as_str));
     insta::assert_snapshot!(report.replace(SECRET, "<secret>").replace(SECRET_2, "<secret 2>"));
@@ -239,6 +245,10 @@ fn both_sides_of_each_limit() {
         ("max_limits: { memory: 268435456 }", "max_limits: { memory: 268435455 }"),
         ("max_limits: { cpu: 0.5 }", "max_limits: { cpu: 0.49 }"),
         ("pool: { size: 8 }", "pool: { size: 9 }"),
+        ("on_revoke: cancel-all", "on_revoke: all"),
+        ("daily_by_controller: { cpu_seconds: 1s }", "daily_by_controller: { cpu_seconds: 0 }"),
+        ("daily_by_controller: { output: 1 }", "daily_by_controller: { output: 0 }"),
+        ("rate_of_reads: { burst: 1 }", "rate_of_reads: { burst: 0 }"),
         ("agent_id: a", "agent_id: a/b"),
         ("sandbox: { workdir: /usr/src }", "sandbox: { workdir: /usr }"),
         ("sandbox: { workdir: /etc/job }", "sandbox: { workdir: /etc }"),

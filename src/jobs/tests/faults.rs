@@ -18,7 +18,7 @@ impl Life {
         self.wait("in the queue, or out of it", || self.service.counts().queued == jobs).await;
     }
 
-    async fn wait(&self, what: &str, holds: impl Fn() -> bool) {
+    pub(super) async fn wait(&self, what: &str, holds: impl Fn() -> bool) {
         let end = tokio::time::Instant::now() + PATIENCE;
         while !holds() {
             assert!(tokio::time::Instant::now() < end, "the job is never {what}");

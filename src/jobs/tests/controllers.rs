@@ -1,0 +1,213 @@
+//! What one controller may take, what is left to the others, and what becomes of the jobs of one that is revoked.
+
+use std::sync::atomic::Ordering;
+
+use super::*;
+
+const ONE_ALONE: &str = "max_concurrent_jobs: 1\n";
+
+impl Life {
+    /// As SIGHUP does, with the configuration's lines changed.
+    fn reload(&self, dir: &Path, change: impl FnOnce(String) -> String) {
+        let path = dir.join("agent.yaml");
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, change(text)).unwrap();
+        let config = config(dir);
+        let gate = Gate::new(&config.gate, config.server.read_access).unwrap();
+        self.service.reload(&config, gate);
+    }
+
+    fn revoke_two(&self, dir: &Path) {
+        self.reload(dir, |text| text.replace("[one, two]", "[one]"));
+    }
+
+    async fn as_two(&self, id: &str, script: &str) -> Result<Accepted, Problem> {
+        self.submit_as("two", id, script, json!({})).await
+    }
+}
+
+/// Who asked for a job's end, and why, as the record has it.
+async fn cancelled_by(life: &Life, id: &'static str) -> (Option<String>, Option<String>) {
+    let job = life.store.read(move |db| crate::store::jobs::find(db, "two", id)).await.unwrap().unwrap();
+    (job.cancel_by, job.cancel_reason)
+}
+
+#[tokio::test]
+async fn a_revoked_controllers_waiting_jobs_are_cancelled_and_its_running_ones_go_on() {
+    let dir = dir();
+    let life = Life::start(dir.path(), Fake::new(), ONE_ALONE).await;
+    life.as_two("runs", "sleep 600").await.unwrap();
+    life.running("runs").await;
+    for id in ["waits", "waits-too"] {
+        life.as_two(id, "echo never").await.unwrap();
+    }
+    life.submit("another.s", "echo mine").await.unwrap();
+    life.revoke_two(dir.path());
+    for id in ["waits", "waits-too"] {
+        let result = life.ended(id).await;
+        assert_eq!(
+            (result.reason, result.error.as_deref(), result.stdout.as_str()),
+            (Reason::Cancelled, Some("the job was cancelled: its controller was revoked"), "")
+        );
+    }
+    let agent = (Some("agent".to_owned()), Some("its controller was revoked".to_owned()));
+    assert_eq!(cancelled_by(&life, "waits").await, agent);
+    let refused = life.as_two("late", "echo").await.unwrap_err();
+    assert_eq!(refused.code, Code::ControllerNotAllowed);
+    life.wait("looked for", || !life.service.shared.look_for_revoked.load(Ordering::SeqCst)).await;
+    let runs = life.until("runs", "running", |status| status.status == Status::Running).await;
+    assert!(!runs.cancel_requested, "it goes on");
+    life.until("another.s", "left alone", |status| status.status == Status::Pending).await;
+}
+
+#[tokio::test]
+async fn a_revoked_controllers_running_jobs_are_cancelled_where_that_is_configured() {
+    let dir = dir();
+    let more = "max_concurrent_jobs: 2\non_revoke: cancel-all\n";
+    let life = Life::start(dir.path(), Fake::new(), more).await;
+    life.as_two("runs", "sleep 600").await.unwrap();
+    life.submit("stays", "sleep 600").await.unwrap();
+    for id in ["runs", "stays"] {
+        life.running(id).await;
+    }
+    life.as_two("waits", "echo never").await.unwrap();
+    life.revoke_two(dir.path());
+    for id in ["runs", "waits"] {
+        assert_eq!(life.ended(id).await.reason, Reason::Cancelled, "{id}");
+    }
+    let agent = (Some("agent".to_owned()), Some("its controller was revoked".to_owned()));
+    assert_eq!(cancelled_by(&life, "runs").await, agent);
+    let stays = life.until("stays", "running", |status| status.status == Status::Running).await;
+    assert!(!stays.cancel_requested, "it is another controller's");
+}
+
+#[tokio::test]
+async fn a_controller_that_was_revoked_while_the_agent_was_down_runs_nothing_more() {
+    let dir = dir();
+    let life = Life::start(dir.path(), Fake::new(), "max_concurrent_jobs: 1\non_revoke: cancel-all\n").await;
+    life.as_two("runs", "sleep 600").await.unwrap();
+    life.running("runs").await;
+    life.as_two("waits", "echo never").await.unwrap();
+    let fake = life.crash().await;
+    let more = "max_concurrent_jobs: 1\non_revoke: cancel-all\n";
+    let life = Life::start_with(dir.path(), fake, more, |text| text.replace("[one, two]", "[one]")).await;
+    for id in ["runs", "waits"] {
+        let result = life.ended(id).await;
+        assert_eq!((result.reason, result.stdout.as_str()), (Reason::Cancelled, ""), "{id}");
+    }
+    assert_eq!(life.fake.counts().jobs, 1, "what waited was never started");
+}
+
+#[tokio::test]
+async fn a_flood_of_one_controller_keeps_another_waiting_for_one_job_at_most() {
+    let dir = dir();
+    let life = Life::start(dir.path(), Fake::new(), "max_concurrent_jobs: 1\nmax_queue_depth: 50\n").await;
+    life.submit("first", "sleep 600").await.unwrap();
+    life.running("first").await;
+    let mut refused = None;
+    let mut taken = Vec::new();
+    for n in 0..60 {
+        let id = format!("flood-{n}");
+        match life.submit(&id, "echo").await {
+            Ok(_) => taken.push(id),
+            Err(problem) => refused = refused.or(Some(problem)),
+        }
+    }
+    let refused = refused.expect("the flood does not get all places");
+    assert_eq!((refused.code, &refused.more["limit"]), (Code::QueueFull, &json!("max_queue_depth")));
+    assert_eq!(taken.len(), 45, "the last tenth is left to others");
+    life.as_two("quiet", "echo").await.expect("there is a place");
+    life.cancel("first").await.unwrap();
+    let mut order = vec![(life.started("quiet").await, "quiet".to_owned())];
+    for id in taken {
+        order.push((life.started(&id).await, id));
+    }
+    order.sort();
+    let place = order.iter().position(|(_, id)| id == "quiet").unwrap();
+    assert!(place <= 1, "{place} jobs of the flood were started before it");
+}
+
+#[tokio::test]
+async fn a_controllers_jobs_run_as_many_at_once_as_it_may_and_others_are_not_held_up() {
+    let dir = dir();
+    let controllers = format!(
+        "max_concurrent_jobs: 4\ncontrollers:\n  - {{ id: narrow, keys: [{{ secret: {SECRET}-narrow }}], max_running: 2, \
+         scopes: [\"*\"] }}\n"
+    );
+    let life = Life::start(dir.path(), Fake::new(), &controllers).await;
+    let narrow = SigningKey::hmac(format!("{SECRET}-narrow").as_bytes());
+    for n in 0..6 {
+        life.submit_signed(&narrow, "narrow", &format!("n-{n}"), "sleep-ms 200; echo").await.unwrap();
+    }
+    life.submit("other", "echo").await.unwrap();
+    life.ended("other").await;
+    let mut spans = Vec::new();
+    for n in 0..6 {
+        let id = format!("n-{n}");
+        let result = life.ended(&id).await;
+        assert_eq!(result.reason, Reason::Exited);
+        spans.push((moment(&result.start_time), moment(&result.end_time)));
+    }
+    // How many of the others run when one starts.
+    let most = spans
+        .iter()
+        .map(|(start, _)| spans.iter().filter(|(from, to)| from <= start && start < to).count())
+        .max();
+    assert!(most <= Some(2), "{most:?} ran at once: {spans:?}");
+}
+
+#[tokio::test]
+async fn a_daily_quota_of_output_refuses_and_outlives_the_agent() {
+    let dir = dir();
+    let life = Life::start(dir.path(), Fake::new(), "daily_by_controller: { output: 1 KiB }\n").await;
+    life.submit("a", "bytes 1023").await.unwrap();
+    life.ended("a").await;
+    life.submit("b", "bytes 1").await.expect("a byte is left");
+    life.ended("b").await;
+    let refused = life.submit("c", "echo").await.unwrap_err();
+    assert_eq!((refused.code, &refused.more["limit"]), (Code::QuotaExceeded, &json!("daily.output")));
+    assert!(refused.retry_after.is_some_and(|seconds| (1..=86_400).contains(&seconds)));
+    life.as_two("d", "echo").await.expect("another controller has its own");
+    let fake = life.crash().await;
+    let life = Life::start(dir.path(), fake, "daily_by_controller: { output: 1 KiB }\n").await;
+    assert_eq!(life.submit("e", "echo").await.unwrap_err().code, Code::QuotaExceeded);
+}
+
+#[tokio::test]
+async fn what_waits_when_the_quota_is_used_up_waits_for_the_next_day() {
+    let dir = dir();
+    let more = "max_concurrent_jobs: 1\ndaily_by_controller: { output: 1 KiB }\n";
+    let life = Life::start(dir.path(), Fake::new(), more).await;
+    life.submit("holds", "sleep 600").await.unwrap();
+    life.running("holds").await;
+    life.submit("uses", "bytes 1024").await.unwrap();
+    life.submit("waits", "echo at last").await.unwrap();
+    life.cancel("holds").await.unwrap();
+    life.ended("uses").await;
+    life.as_two("other", "echo").await.unwrap();
+    life.ended("other").await;
+    assert_eq!(life.service.counts().queued, 1);
+    life.reload(dir.path(), |text| text.replace("1 KiB", "1 MiB"));
+    assert_eq!(life.ended("waits").await.stdout, "at last\n", "a larger quota lets it start");
+}
+
+#[tokio::test]
+async fn reads_and_cancels_of_a_controller_have_a_rate_of_their_own() {
+    let dir = dir();
+    let more = "rate_of_reads: { per_second: 0.001, burst: 3 }\n";
+    let life = Life::start(dir.path(), Fake::new(), more).await;
+    let mut refused = 0;
+    for n in 0..5 {
+        let Err(problem) = life.cancel("none").await else { panic!("there is no such job") };
+        match problem.code {
+            Code::JobNotFound => assert!(n < 3, "{n}"),
+            Code::RateLimited => {
+                assert_eq!(problem.more["limit"], "rate_of_reads");
+                refused += 1;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(refused, 2);
+    life.submit("a", "echo").await.expect("submissions are counted by themselves");
+}
