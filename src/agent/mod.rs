@@ -22,8 +22,6 @@ pub mod verbs;
 mod warm;
 
 use std::{
-    fs::DirBuilder,
-    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -38,7 +36,7 @@ pub use privileges::PrivilegeError;
 use crate::{
     api::{self, Door, Edge},
     audit::Event,
-    base::{clock::Timestamp, tasks::Tasks},
+    base::{clock::Timestamp, disk, tasks::Tasks},
     config::{Config, Faults},
     gate::Gate,
     jobs::Service,
@@ -165,10 +163,7 @@ async fn serve(path: PathBuf, config: Config) -> Result<(), AgentError> {
 fn build(path: PathBuf, config: Config) -> Result<Agent, AgentError> {
     let metrics = Metrics::new();
     let data = config.data_dir.clone();
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(&data)
+    disk::make_folder(&data)
         .map_err(AgentError::io(format!("could not make the data folder {}", data.display())))?;
     let store = Store::open(&config.audit_db_path)?;
     let counts = Arc::clone(&metrics);

@@ -51,6 +51,10 @@ pub const PLANTED: &[&str] = &[
     "ack-before-commit",
     // A job that may have been started runs again after a crash.
     "rerun-lost",
+    // What is committed is left to the kernel, which writes it when it likes.
+    "no-sync",
+    // An end is recorded whose output is not on disk yet.
+    "end-before-output",
 ];
 
 /// Passes a failpoint: `failpoint!("commit")`.

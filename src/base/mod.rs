@@ -1,7 +1,8 @@
-//! The ground floor: identifiers, time, tasks. Uses nothing of the other rooms.
+//! The ground floor: identifiers, time, tasks, what is on the disk. Uses nothing of the other rooms.
 
 pub mod budget;
 pub mod clock;
+pub mod disk;
 pub mod failpoints;
 pub mod ids;
 pub mod tasks;

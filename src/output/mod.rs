@@ -20,6 +20,7 @@
 //!     Reader::next_json(&mut self).await -> io::Result<Option<Line>>   the same, serialised and shared
 //! Outputs::bytes(&self, row, stream).await -> io::Result<Bytes>    the exact stream, with ranges, for downloads
 //! Outputs::text(&self, row, stream, max).await -> io::Result<String>   the start of a stream as text, lossy
+//! Outputs::sync(&self, row).await -> io::Result<()>            the spool is on the disk
 //! Outputs::remove(&self, row), Outputs::total_bytes().await, Outputs::rows().await
 //! ```
 //!
@@ -55,9 +56,9 @@ mod watch;
 mod tests;
 
 use std::{
-    fs::{self, DirBuilder},
+    fs::{self, File},
     io,
-    os::{fd::OwnedFd, unix::fs::DirBuilderExt},
+    os::fd::OwnedFd,
     path::Path,
     sync::{Arc, atomic::Ordering},
 };
@@ -69,7 +70,7 @@ pub use frame::{Line, Stream};
 pub use reader::Reader;
 pub use spool::Spool;
 
-use crate::base::clock::Timestamp;
+use crate::base::{clock::Timestamp, disk};
 use cursor::Cursor;
 use row::Rows;
 
@@ -99,7 +100,7 @@ impl Outputs {
     /// # Errors
     /// The folder cannot be made or watched (`fs.inotify.max_user_instances` used up).
     pub fn open(dir: &Path) -> io::Result<Arc<Outputs>> {
-        DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|e| named(&e, "make", dir))?;
+        disk::make_folder(dir).map_err(|e| named(&e, "make", dir))?;
         let inotify = watch::watch(dir).map_err(|e| named(&e, "watch", dir))?;
         Ok(Arc::new(Outputs { rows: Rows::new(dir.to_owned()), inotify }))
     }
@@ -161,6 +162,25 @@ impl Outputs {
     /// As [`Outputs::bytes`].
     pub async fn text(&self, row: i64, stream: Stream, max: usize) -> io::Result<String> {
         self.bytes(row, stream).await?.text(max).await
+    }
+
+    /// Brings a row's spool to the disk, and its name into the folder there: what a reader has seen stays, come a
+    /// power cut. One that is not there is success.
+    ///
+    /// # Errors
+    /// The disk says no.
+    pub async fn sync(&self, row: i64) -> io::Result<()> {
+        let path = self.rows.path(row);
+        let sync = move || {
+            let file = match File::open(&path) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+                file => file.map_err(|e| named(&e, "open", &path))?,
+            };
+            file.sync_data()
+                .and_then(|()| disk::sync_folder(disk::parent(&path)))
+                .map_err(|e| named(&e, "sync", &path))
+        };
+        tokio::task::spawn_blocking(sync).await.map_err(io::Error::other)?
     }
 
     /// Removes a row's spool; gone already is success. Its readers go on with what they have open, and

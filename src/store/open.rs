@@ -15,6 +15,7 @@ use super::{
     schema,
     verify::in_one_line,
 };
+use crate::base::{disk, failpoints::planted};
 
 /// Earlier versions can damage a database in WAL mode when a checkpoint meets a writer.
 const NEEDED_SQLITE: (i32, &str) = (3_051_003, "3.51.3");
@@ -35,6 +36,7 @@ pub(super) fn open(path: &Path) -> Result<(Connection, Lock), StoreError> {
         return Err(not_writable(path, &std::io::ErrorKind::IsADirectory.into()));
     }
     let lock = Lock::take(path)?;
+    let new = !path.exists();
     // Created here, because SQLite would use the process's umask; its helper files take this file's mode.
     drop(
         OpenOptions::new()
@@ -46,6 +48,10 @@ pub(super) fn open(path: &Path) -> Result<(Connection, Lock), StoreError> {
             .map_err(|error| not_writable(path, &error))?,
     );
     set_permissions(path, Permissions::from_mode(0o600)).map_err(|error| not_writable(path, &error))?;
+    if new {
+        // SQLite does so for the files that it makes.
+        disk::sync_folder(disk::parent(path)).map_err(|error| not_writable(path, &error))?;
+    }
     let size = size(path);
     // A clean stop removes the log: one that is left means that the last one was not clean.
     let unclean = size_of_log(path) > 0;
@@ -86,6 +92,9 @@ fn settings(conn: &Connection) -> Result<(), StoreError> {
          PRAGMA cache_size = -8192;
          PRAGMA journal_size_limit = 67108864;",
     )?;
+    if planted!("no-sync") {
+        conn.execute_batch("PRAGMA synchronous = OFF;")?;
+    }
     // What is deleted is overwritten with zeros: a finished job's secrets do not stay in free pages.
     conn.pragma_update_and_check(None, "secure_delete", true, |_| Ok(()))?;
     conn.set_prepared_statement_cache_capacity(64);

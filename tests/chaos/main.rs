@@ -12,6 +12,8 @@ mod failpoints;
 mod faults;
 mod model;
 mod model_tests;
+mod power;
 mod proxy;
 mod rng;
 mod storm;
+mod tally;

@@ -2,7 +2,7 @@
 //! states only move forward, output is whole by hash, nothing is left.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
     time::Instant,
 };
@@ -11,14 +11,14 @@ use serde::Serialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::rng::Rng;
+use crate::{rng::Rng, tally::MARK};
 
 /// A job and all that is known of it beforehand.
 #[derive(Debug, Clone)]
 pub struct Plan {
     pub id: String,
     pub command: String,
-    /// All that it writes if it runs once and to its end.
+    /// What it writes after the line that says that it runs, if it runs once and to its end.
     pub stdout: String,
     pub stderr: String,
     pub exit_code: i64,
@@ -32,9 +32,10 @@ impl Plan {
     /// Some job. Its first line tells a second run from a first.
     pub fn some(id: String, rng: &mut Rng) -> Plan {
         let exit_code = i64::try_from(rng.range(0, 30)).expect("small");
+        let begin = format!("id={id}; {MARK}");
         let mut plan = Plan {
-            command: format!("echo begin {id}; echo word >&2; exit {exit_code}"),
-            stdout: format!("begin {id}\n"),
+            command: format!("{begin} echo word >&2; exit {exit_code}"),
+            stdout: String::new(),
             stderr: "word\n".to_owned(),
             exit_code,
             timeout_seconds: 60,
@@ -42,33 +43,45 @@ impl Plan {
             cancel_after: None,
             id,
         };
-        let Plan { id, .. } = &plan;
-        match rng.range(0, 10) {
-            0..=3 => {}
-            4..=5 => {
+        match rng.range(0, 12) {
+            0..=5 => {}
+            6..=7 => {
                 let last = rng.range(100, 20_000);
-                plan.command = format!("echo begin {id}; seq 1 {last}; seq 1 {last} >&2; exit {exit_code}");
+                plan.command = format!("{begin} seq 1 {last}; seq 1 {last} >&2; exit {exit_code}");
                 let numbers: String = (1..=last).map(|n| format!("{n}\n")).collect();
                 plan.stdout.push_str(&numbers);
                 plan.stderr = numbers;
             }
-            6..=7 => {
+            8..=9 => {
                 let lines = rng.range(3, 15);
                 plan.command = format!(
-                    "echo begin {id}; for i in $(seq 1 {lines}); do echo line $i; sleep 0.1; done; \
-                     echo word >&2; exit {exit_code}"
+                    "{begin} for i in $(seq 1 {lines}); do echo line $i; sleep 0.1; done; echo word >&2; exit {exit_code}"
                 );
                 plan.stdout.extend((1..=lines).map(|n| format!("line {n}\n")));
             }
             kind => {
-                plan.command = format!("echo begin {id}; echo word >&2; exec sleep 600");
+                plan.command = format!("{begin} echo word >&2; exec sleep 600");
                 plan.endless = true;
-                plan.timeout_seconds = if kind == 8 { 2 } else { 8 };
-                plan.cancel_after = (kind == 9).then(|| rng.range(0, 3000));
+                plan.timeout_seconds = if kind == 10 { 2 } else { 6 };
+                plan.cancel_after = (kind == 11).then(|| rng.range(0, 3000));
             }
         }
         plan
     }
+
+    /// All that this run of it writes to its standard output.
+    pub fn stdout_of(&self, run: &Run) -> String {
+        format!("begin {} {} {}\n{}", self.id, run.number, run.container, self.stdout)
+    }
+}
+
+/// One run of a job, as the job itself says.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Run {
+    /// The kernel's, another one each time.
+    pub number: String,
+    /// Name of the container that it found itself in.
+    pub container: String,
 }
 
 /// One thing that happened, as the client saw it.
@@ -153,6 +166,10 @@ pub struct Recorded {
 #[derive(Debug, Clone, Default)]
 pub struct World {
     pub jobs: BTreeMap<String, Recorded>,
+    /// By job: its runs, by its own counting.
+    pub runs: BTreeMap<String, BTreeSet<Run>>,
+    /// How often each container was started, by Docker's.
+    pub starts: BTreeMap<String, usize>,
     /// Containers, folders, spools, descriptors: one sentence each.
     pub left: Vec<String>,
 }
@@ -183,21 +200,48 @@ pub fn check(plans: &[Plan], events: &[Event], world: &World) -> Vec<String> {
     for plan in plans {
         let events = of_job.remove(plan.id.as_str()).unwrap_or_default();
         let recorded = world.jobs.get(&plan.id);
+        let runs: Vec<&Run> = world.runs.get(&plan.id).into_iter().flatten().collect();
         let mut say = |why: String| wrong.push(format!("job {}: {why}", plan.id));
         if events.iter().any(|event| matches!(event, Event::Accepted { .. })) {
             match recorded {
                 None => say("was accepted and is not in the record".to_owned()),
-                Some(recorded) => one_end(plan, recorded, &mut say),
+                Some(recorded) => one_end(plan, recorded, &runs, &mut say),
             }
         }
+        if runs.len() > 1 {
+            say(format!("ran {} times, by its own counter: {runs:?}", runs.len()));
+        }
         moves_forward(&events, recorded, &mut say);
-        ends_as_planned(plan, &events, recorded, &mut say);
+        ends_as_planned(plan, &events, recorded, &runs, &mut say);
     }
+    containers(world, &mut wrong);
     wrong.extend(world.left.iter().cloned());
     wrong
 }
 
-fn one_end(plan: &Plan, recorded: &Recorded, say: &mut impl FnMut(String)) {
+/// Each container that a job was in was started once, and nobody else was in it.
+fn containers(world: &World, wrong: &mut Vec<String>) {
+    let mut jobs: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (id, runs) in &world.runs {
+        for run in runs {
+            jobs.entry(&run.container).or_default().push(id);
+        }
+    }
+    for (container, jobs) in jobs {
+        if jobs.len() > 1 {
+            wrong.push(format!("container {container}: more than one job ran in it: {jobs:?}"));
+        }
+        match world.starts.get(container) {
+            Some(1) => {}
+            Some(starts) => wrong.push(format!("container {container}: Docker started it {starts} times")),
+            None => {
+                wrong.push(format!("container {container}: Docker knows of no start, and {jobs:?} ran in it"))
+            }
+        }
+    }
+}
+
+fn one_end(plan: &Plan, recorded: &Recorded, runs: &[&Run], say: &mut impl FnMut(String)) {
     let count = |kind: &str| recorded.entries.iter().filter(|entry| *entry == kind).count();
     if count("job.accepted") != 1 || count("job.ended") != 1 {
         say(format!("has not exactly one end in the record: {:?}", recorded.entries));
@@ -212,11 +256,11 @@ fn one_end(plan: &Plan, recorded: &Recorded, say: &mut impl FnMut(String)) {
         Ok(stdout) => stdout,
         Err(why) => return say(format!("its output can't be read: {why}")),
     };
-    let begin = format!("begin {}\n", plan.id);
-    let runs = String::from_utf8_lossy(stdout).matches(&begin).count();
-    if runs > 1 {
-        say(format!("ran {runs} times, says its output"));
-    } else if !plan.stdout.as_bytes().starts_with(stdout) {
+    let whole = runs.first().map_or_else(String::new, |run| plan.stdout_of(run));
+    let begun = String::from_utf8_lossy(stdout).matches(&format!("begin {} ", plan.id)).count();
+    if begun > 1 {
+        say(format!("ran {begun} times, says its output"));
+    } else if !whole.as_bytes().starts_with(stdout) {
         say("its output is not what it wrote".to_owned());
     }
 }
@@ -260,6 +304,7 @@ fn ends_as_planned(
     plan: &Plan,
     events: &[&Event],
     recorded: Option<&Recorded>,
+    runs: &[&Run],
     say: &mut impl FnMut(String),
 ) {
     let end = events.iter().rev().find_map(|event| match event {
@@ -274,7 +319,6 @@ fn ends_as_planned(
         }
     }
     let Some(end) = end else { return };
-    let hashes = [sha256(plan.stdout.as_bytes()), sha256(plan.stderr.as_bytes())];
     let reported =
         [&end["stdout_sha256"], &end["stderr_sha256"]].map(|hash| hash.as_str().unwrap_or_default());
     let reason = end["reason"].as_str().unwrap_or_default();
@@ -283,8 +327,13 @@ fn ends_as_planned(
             if plan.endless || end["exit_code"] != plan.exit_code {
                 say(format!("exited with {}, not {}", end["exit_code"], plan.exit_code));
             }
-            if reported != hashes {
-                say("its output's hashes are not those of what it wrote".to_owned());
+            match runs.first() {
+                None => say("exited, and never ran, by its own counter".to_owned()),
+                Some(run) => {
+                    if reported != [sha256(plan.stdout_of(run).as_bytes()), sha256(plan.stderr.as_bytes())] {
+                        say("its output's hashes are not those of what it wrote".to_owned());
+                    }
+                }
             }
         }
         // An agent that stops, or somebody, or a crash at the wrong moment, or a Docker that does not answer.

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::model::{Event, Plan, Recorded, World, check, sha256};
+use crate::model::{Event, Plan, Recorded, Run, World, check, sha256};
 
 const ID: &str = "storm-0-0";
 
@@ -10,13 +10,22 @@ fn plan() -> Plan {
     Plan {
         id: ID.to_owned(),
         command: String::new(),
-        stdout: format!("begin {ID}\nmore\n"),
+        stdout: "more\n".to_owned(),
         stderr: "word\n".to_owned(),
         exit_code: 3,
         timeout_seconds: 60,
         endless: false,
         cancel_after: None,
     }
+}
+
+fn run(number: &str) -> Run {
+    Run { number: number.to_owned(), container: "box".to_owned() }
+}
+
+/// All of its output.
+fn stdout() -> String {
+    plan().stdout_of(&run("1"))
 }
 
 fn result(reason: &str, stdout: &str, stderr: &str) -> Value {
@@ -47,7 +56,12 @@ fn world(state: &str, entries: &[&str], stdout: &str, stderr: &str) -> World {
         stdout: Ok(stdout.into()),
         stderr: Ok(stderr.into()),
     };
-    World { jobs: [(ID.to_owned(), recorded)].into(), left: Vec::new() }
+    World {
+        jobs: [(ID.to_owned(), recorded)].into(),
+        runs: [(ID.to_owned(), [run("1")].into())].into(),
+        starts: [("box".to_owned(), 1)].into(),
+        left: Vec::new(),
+    }
 }
 
 const LIFE: &[&str] = &["accepted", "starting", "container", "running", "ended", "cleaned"];
@@ -55,7 +69,7 @@ const LIFE: &[&str] = &["accepted", "starting", "container", "running", "ended",
 /// A job that went well, its events and its world.
 fn good() -> (Vec<Event>, World) {
     let plan = plan();
-    let end = result("exited", &plan.stdout, &plan.stderr);
+    let end = result("exited", &stdout(), &plan.stderr);
     let events = vec![
         Event::Unanswered { id: ID.to_owned() },
         accepted(),
@@ -63,9 +77,9 @@ fn good() -> (Vec<Event>, World) {
         seen("running", &Value::Null),
         seen("completed", &end),
         seen("completed", &end),
-        followed(&plan.stdout, &plan.stderr),
+        followed(&stdout(), &plan.stderr),
     ];
-    (events, world("completed", LIFE, &plan.stdout, &plan.stderr))
+    (events, world("completed", LIFE, &stdout(), &plan.stderr))
 }
 
 /// What the checker says of one job.
@@ -99,11 +113,14 @@ fn a_second_start_is_named() {
     let (events, _) = good();
     let twice = [&LIFE[..2], &LIFE[1..]].concat();
     let world_of = |entries: &[&str], stdout: &str| world("completed", entries, stdout, &plan.stderr);
-    assert!(said(&events, &world_of(&twice, &plan.stdout)).contains("started twice, says the record"));
+    assert!(said(&events, &world_of(&twice, &stdout())).contains("started twice, says the record"));
     let again = ["accepted", "starting", "requeued", "starting", "running", "ended"];
-    assert_eq!(said(&events, &world_of(&again, &plan.stdout)), "", "a start that surely was none");
-    let output = format!("begin {ID}\n{}", plan.stdout);
-    assert!(said(&events, &world_of(LIFE, &output)).contains("ran 2 times"));
+    assert_eq!(said(&events, &world_of(&again, &stdout())), "", "a start that surely was none");
+    let output = stdout().repeat(2);
+    assert!(said(&events, &world_of(LIFE, &output)).contains("ran 2 times, says its output"));
+    let mut counted = world_of(LIFE, &stdout());
+    counted.runs.entry(ID.to_owned()).or_default().insert(run("2"));
+    assert!(said(&events, &counted).contains("ran 2 times, by its own counter"));
 }
 
 #[test]
@@ -111,7 +128,7 @@ fn a_second_end_and_a_step_back_are_named() {
     let plan = plan();
     let (mut events, world_of) = good();
     let ends = [LIFE, &["ended"]].concat();
-    let two = world("completed", &ends, &plan.stdout, &plan.stderr);
+    let two = world("completed", &ends, &stdout(), &plan.stderr);
     assert!(said(&events, &two).contains("not exactly one end"));
     events.push(seen("failed", &result("lost", "", "")));
     assert!(said(&events, &world_of).contains("had another end before"));
@@ -124,10 +141,10 @@ fn a_second_end_and_a_step_back_are_named() {
 fn output_that_is_not_whole_is_named() {
     let plan = plan();
     let (events, _) = good();
-    let cut = world("completed", LIFE, &format!("begin {ID}\n"), &plan.stderr);
+    let cut = world("completed", LIFE, &stdout()[..20], &plan.stderr);
     assert!(said(&events, &cut).contains("hashes are not those of what is kept"));
     let (mut events, world_of) = good();
-    events.push(followed(&plan.stdout, ""));
+    events.push(followed(&stdout(), ""));
     assert!(said(&events, &world_of).contains("a reader got other bytes"));
     let (mut events, world_of) = good();
     let short = result("exited", "begin", &plan.stderr);
@@ -139,7 +156,7 @@ fn output_that_is_not_whole_is_named() {
 #[test]
 fn ends_that_nothing_explains_refusals_and_what_is_left_are_named() {
     let plan = plan();
-    let end = result("oom", &plan.stdout, &plan.stderr);
+    let end = result("oom", &stdout(), &plan.stderr);
     let (_, world_of) = good();
     assert!(said(&[accepted(), seen("failed", &end)], &world_of).contains("ended as oom"));
     let refused = Event::Refused { id: ID.to_owned(), status: 400, code: "INVALID_FIELD".to_owned() };
@@ -147,4 +164,21 @@ fn ends_that_nothing_explains_refusals_and_what_is_left_are_named() {
     let (events, mut world_of) = good();
     world_of.left.push("containers are left".to_owned());
     assert_eq!(said(&events, &world_of), "containers are left");
+}
+
+#[test]
+fn a_container_that_is_used_twice_is_named() {
+    let (events, world) = good();
+    let mut shared = world.clone();
+    shared.runs.insert("storm-0-1".to_owned(), [run("2")].into());
+    assert!(said(&events, &shared).contains("container box: more than one job ran in it"));
+    let mut again = world.clone();
+    again.starts.insert("box".to_owned(), 2);
+    assert!(said(&events, &again).contains("container box: Docker started it 2 times"));
+    let mut secret = world.clone();
+    secret.starts.clear();
+    assert!(said(&events, &secret).contains("Docker knows of no start"));
+    let mut silent = world;
+    silent.runs.clear();
+    assert!(said(&events, &silent).contains("exited, and never ran"));
 }

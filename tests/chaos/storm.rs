@@ -17,6 +17,7 @@ use crate::{
     model::{Event, History, Recorded, World, check},
     proxy::Proxy,
     rng::Rng,
+    tally::Tally,
 };
 
 /// Seconds of the storm where `QUICKCMD_CHAOS_DURATION` says nothing.
@@ -54,11 +55,12 @@ async fn a_storm_breaks_no_promise() {
     let socket = docker.path().join("docker.sock");
     let proxy = Proxy::start(&socket, rng.fork());
     let config = format!(
-        "docker_host: \"unix://{}\"\nmax_concurrent_jobs: 4\nmax_queue_depth: 20\npool: {{size: 1, max: 2}}\n\
+        "docker_host: \"unix://{}\"\nmax_concurrent_jobs: 6\nmax_queue_depth: 20\npool: {{size: 1, max: 2}}\n\
          drain_timeout: 2s\ngrace: 1s\n",
         socket.display()
     );
     let agent = Agent::prepare(&Setup { config, signed_reads: false });
+    let tally = Tally::start(&agent);
     let history = History::new();
     let caller = Caller::new(&agent, history.clone());
     let mut storm =
@@ -82,7 +84,8 @@ async fn a_storm_breaks_no_promise() {
             jobs.wait().await;
         }
     }
-    let world = look(&mut storm, &caller).await;
+    let mut world = look(&mut storm, &caller).await;
+    (world.runs, world.starts) = tokio::task::block_in_place(|| tally.end());
     let plans = caller.plans();
     let events: Vec<Event> = history.events().into_iter().map(|(_, event)| event).collect();
     let wrong = check(&plans, &events, &world);
@@ -188,9 +191,11 @@ fn summary(events: &[Event], world: &World, faults: &BTreeMap<&'static str, u32>
         *reasons.entry(reason).or_default() += 1;
     }
     format!(
-        "{} jobs, {} faults {faults:?}, ends {reasons:?}, {unanswered} answers lost, {duplicates} repeated \
+        "{} jobs, {} of them ran, in containers that Docker started {} times, {} faults {faults:?}, ends {reasons:?}, {unanswered} answers lost, {duplicates} repeated \
          submissions known, {followed} streams followed",
         world.jobs.len(),
+        world.runs.len(),
+        world.starts.values().sum::<usize>(),
         faults.values().sum::<u32>()
     )
 }
