@@ -7,6 +7,7 @@
 mod harness;
 
 mod clients;
+mod clock;
 mod docker;
 mod failpoints;
 mod faults;

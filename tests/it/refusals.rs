@@ -25,6 +25,8 @@ fn shown(answer: (u16, Value)) -> String {
 /// Numbers of four digits and more are times or ids of this run; image names differ from host to host.
 fn without_numbers_of_time(text: &str) -> String {
     let text = text.replace(&crate::harness::image(), "<image>");
+    let text =
+        regex::Regex::new(r"\b\d+ s (behind|ahead)").expect("a pattern").replace_all(&text, "<n> s $1");
     regex::Regex::new(r"\b(job|it)-\d+-\d+")
         .expect("a pattern")
         .replace_all(
