@@ -172,9 +172,17 @@ pub(super) async fn to_the_end(
         // If it has not begun, the end says it all.
         noting.abort();
     }
+    if evidence.is_some()
+        && let Err(error) = shared.outputs.trim(row)
+    {
+        tracing::warn!(row, %error, "space beyond the spool's end could not be given back");
+    }
     let unkillable = report.is_none() && evidence.is_none();
     let verdict = match &report {
-        Some(report) => ending::of_report(report, attended.timeout_seconds),
+        Some(report) => {
+            let asked = asked.borrow().is_some() || attended.job.cancel_requested_at.is_some();
+            ending::of_report(report, attended.timeout_seconds, asked)
+        }
         None if unkillable => ending::Verdict::without_exit(
             crate::wire::Reason::Lost,
             "the job's container could not be killed; what became of it is not known",

@@ -11,6 +11,12 @@ pub const TIMEOUT_EXIT_CODE: i32 = 124;
 /// Exit code in the result of a job whose command never ran, or whose end is not known.
 pub const NO_EXIT_CODE: i32 = -1;
 
+/// What is said of a job that somebody cancelled.
+const CANCELLED: &str = "the job was cancelled";
+/// What is said of one that was ended in the same way, and not by the agent: its supervisor can't tell by whom.
+const STOPPED: &str = "the job's sandbox was stopped from outside: its Docker engine was stopped or started anew (without \
+                       live-restore that ends every container), or somebody on the host stopped the container";
+
 /// The end of a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verdict {
@@ -39,8 +45,8 @@ impl Verdict {
     }
 }
 
-/// The verdict on a job whose supervisor has reported.
-pub fn of_report(report: &Report, timeout_seconds: u64) -> Verdict {
+/// The verdict on a job whose supervisor has reported. `asked`: the agent had asked it to end.
+pub fn of_report(report: &Report, timeout_seconds: u64, asked: bool) -> Verdict {
     if let Ending::NotStarted { sandbox: true, error, .. } = &report.ending {
         return Verdict::without_exit(Reason::SandboxError, error.clone());
     }
@@ -58,7 +64,7 @@ pub fn of_report(report: &Report, timeout_seconds: u64) -> Verdict {
             Some(format!("the job ran longer than its timeout of {timeout_seconds} s and was ended")),
         ),
         Some(Stop::Cancelled) => {
-            verdict(Reason::Cancelled, exit_code, Some("the job was cancelled".to_owned()))
+            verdict(Reason::Cancelled, exit_code, Some(if asked { CANCELLED } else { STOPPED }.to_owned()))
         }
         Some(Stop::OutputLimit) => verdict(
             Reason::OutputLimit,
@@ -170,7 +176,7 @@ mod tests {
             (Ending::Signalled { signal: 15 }, None, 1, Reason::Signalled, 143, true),
         ];
         for (ending, stopped, oom, reason, code, oom_killed) in cases {
-            let verdict = of_report(&report(ending.clone(), stopped, oom), 5);
+            let verdict = of_report(&report(ending.clone(), stopped, oom), 5, true);
             assert_eq!(
                 (verdict.reason, verdict.exit_code, verdict.oom_killed),
                 (reason, code, oom_killed),
@@ -180,17 +186,29 @@ mod tests {
     }
 
     #[test]
+    fn who_stopped_a_job_is_said_as_far_as_it_is_known() {
+        let stopped = |asked| {
+            let ending = Ending::Signalled { signal: 15 };
+            let verdict = of_report(&report(ending, Some(Stop::Cancelled), 0), 5, asked);
+            assert_eq!(verdict.reason, Reason::Cancelled);
+            verdict.error.unwrap()
+        };
+        assert_eq!(stopped(true), "the job was cancelled");
+        assert!(stopped(false).contains("live-restore"));
+    }
+
+    #[test]
     fn a_command_that_can_not_be_started_says_why() {
         let error = "nosuch: not found".to_owned();
         let ending = Ending::NotStarted { code: 127, error, sandbox: false };
-        let verdict = of_report(&report(ending, None, 0), 5);
+        let verdict = of_report(&report(ending, None, 0), 5, false);
         assert_eq!((verdict.reason, verdict.exit_code), (Reason::Exited, 127));
         assert_eq!(verdict.error.as_deref(), Some("nosuch: not found"));
 
         // A supervisor's trouble is no exit of the job, whatever code a shell would give.
         let error = "the sandbox could not start a process".to_owned();
         let ending = Ending::NotStarted { code: 126, error: error.clone(), sandbox: true };
-        let verdict = of_report(&report(ending, None, 0), 5);
+        let verdict = of_report(&report(ending, None, 0), 5, false);
         assert_eq!((verdict.reason, verdict.exit_code), (Reason::SandboxError, NO_EXIT_CODE));
         assert_eq!(verdict.error, Some(error));
         // As an earlier version wrote it.

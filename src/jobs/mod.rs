@@ -8,7 +8,7 @@
 //! sweeps: what has expired, which containers are nobody's, what retention removes, how full the disk is
 //! ```
 //!
-//! Tasks: one dispatcher, one for the sweeps, one runner for each job that has its turn.
+//! Tasks: one dispatcher, one for what ends in the queue, one for the other sweeps, one runner for each job that has its turn.
 
 mod attend;
 mod conclude;
@@ -111,6 +111,8 @@ impl Service {
         tasks.spawn("dispatcher", |stop| dispatch::run(shared, runners, stop));
         let shared = Arc::clone(&self.shared);
         tasks.spawn("sweeps", |stop| sweeps::run(shared, stop));
+        let shared = Arc::clone(&self.shared);
+        tasks.spawn("expiry", |stop| sweeps::expiry(shared, stop));
         Ok(recovered)
     }
 

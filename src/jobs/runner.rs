@@ -38,7 +38,7 @@ use crate::{
 /// How often a job is brought to a sandbox that then turns out to be dead before it took the job.
 const ATTEMPTS: u32 = 3;
 
-/// How long a job keeps its turn after engine or database did not answer.
+/// How long a job keeps its turn after engine or database did not answer, unless it is asked to end.
 const AWAY: Duration = Duration::from_millis(250);
 
 /// The class of every job's sandbox. A waiting sandbox holds nothing of anybody, so that all controllers may share
@@ -58,20 +58,45 @@ pub(super) async fn run(
     shared: Arc<Shared>,
     waiting: Waiting,
     turn: Turn,
-    asked: watch::Receiver<Option<Stop>>,
+    mut asked: watch::Receiver<Option<Stop>>,
 ) {
     let row = waiting.row;
-    match attempt(&shared, waiting, asked).await {
-        Outcome::Over => drop(turn),
-        Outcome::Back(waiting) => {
-            tracing::warn!(row, "the job was not started, and waits again");
-            // Until health has turned red, its next turn would come at once.
-            tokio::time::sleep(AWAY).await;
-            // First out of the running, then into the queue: it must not be counted, or claimed, twice.
-            drop(turn);
+    let Outcome::Back(waiting) = attempt(&shared, waiting, asked.clone()).await else { return };
+    tracing::warn!(row, "the job was not started, and waits again");
+    // Until health has turned red, its next turn would come at once.
+    tokio::select! {
+        () = told(&mut asked) => {}
+        () = tokio::time::sleep(AWAY) => {}
+    }
+    back(&shared, waiting, turn, &asked).await;
+}
+
+/// Gives the turn back and puts the job into the queue, in one step: whoever asks it to end finds it here or there.
+async fn back(shared: &Arc<Shared>, waiting: Waiting, turn: Turn, asked: &watch::Receiver<Option<Stop>>) {
+    let row = waiting.row;
+    let told = {
+        let mut queue = shared.queue();
+        // First out of the running, then into the queue: it must not be counted, or claimed, twice.
+        drop(turn);
+        queue.push_front(waiting);
+        asked.borrow().is_some()
+    };
+    if told {
+        // While nobody listened any more.
+        let taken = shared.queue().take(row);
+        if let Some(waiting) = taken
+            && let Outcome::Back(waiting) = asked_before_start(shared, waiting).await
+        {
             shared.queue().push_front(waiting);
-            shared.show_depth();
         }
+    }
+    shared.show_depth();
+}
+
+/// Ends when the job is asked to end.
+async fn told(asked: &mut watch::Receiver<Option<Stop>>) {
+    if asked.wait_for(Option::is_some).await.is_err() {
+        pending::<()>().await;
     }
 }
 
@@ -90,11 +115,6 @@ async fn step<T>(
     ttl: i64,
     asked: &mut watch::Receiver<Option<Stop>>,
 ) -> Result<T, Cut> {
-    let told = async {
-        if asked.wait_for(Option::is_some).await.is_err() {
-            pending::<()>().await;
-        }
-    };
     let passed = async {
         while !late(ttl) {
             // In short steps, for the clock may be set meanwhile.
@@ -104,7 +124,7 @@ async fn step<T>(
     };
     tokio::select! {
         biased;
-        () = told => Err(Cut::Asked),
+        () = told(asked) => Err(Cut::Asked),
         done = work => Ok(done),
         () = passed => Err(Cut::Late),
     }
@@ -144,7 +164,7 @@ async fn attempt(
         return Outcome::Over;
     }
     if asked.borrow().is_some() || job.cancel_requested_at.is_some() {
-        return asked_before_start(shared, waiting, &job).await;
+        return asked_before_start(shared, waiting).await;
     }
     if late(job.ttl) {
         return cut_short(shared, waiting, &job, Cut::Late).await;
@@ -286,7 +306,7 @@ async fn give_back(shared: &Arc<Shared>, row: i64, now: Timestamp) -> bool {
 /// What a job comes to that may not go further.
 async fn cut_short(shared: &Arc<Shared>, waiting: Waiting, job: &jobs::Job, cut: Cut) -> Outcome {
     match cut {
-        Cut::Asked => asked_before_start(shared, waiting, job).await,
+        Cut::Asked => asked_before_start(shared, waiting).await,
         Cut::Late => {
             conclude::write(shared, Ended::never_ran(job, expired()), None).await;
             Outcome::Over
@@ -296,18 +316,22 @@ async fn cut_short(shared: &Arc<Shared>, waiting: Waiting, job: &jobs::Job, cut:
 
 /// A job that was asked to end before it was handed over: cancelled if somebody asked for that; where the agent
 /// itself is about to stop, it waits for the next start.
-async fn asked_before_start(shared: &Arc<Shared>, waiting: Waiting, job: &jobs::Job) -> Outcome {
-    let row = job.row;
-    match shared.store.read(move |db| jobs::get(db, row)).await {
-        Ok(job) if job.as_ref().is_none_or(|job| job.cancel_requested_at.is_some()) => {}
-        Ok(_) => return Outcome::Back(waiting),
+async fn asked_before_start(shared: &Arc<Shared>, waiting: Waiting) -> Outcome {
+    let row = waiting.row;
+    let job = match shared.store.read(move |db| jobs::get(db, row)).await {
+        Ok(Some(job)) if job.cancel_requested_at.is_some() => job,
+        Ok(Some(_)) => return Outcome::Back(waiting),
+        Ok(None) => {
+            tracing::error!(row, "a queued job is not in the database any more");
+            return Outcome::Over;
+        }
         Err(error) => {
             tracing::error!(row, %error, "it is not known who asked a job to end; it is looked at again");
             return Outcome::Back(waiting);
         }
-    }
+    };
     let verdict = Verdict::without_exit(Reason::Cancelled, "the job was cancelled before it started");
-    conclude::write(shared, Ended::never_ran(job, verdict), None).await;
+    conclude::write(shared, Ended::never_ran(&job, verdict), None).await;
     Outcome::Over
 }
 

@@ -442,15 +442,16 @@ pub(super) async fn cancel(
     let owned = Arc::clone(shared);
     let task = tokio::spawn(async move {
         owned.store.write(move |tx| jobs::cancel_requested(tx, row, &cancel)).await?;
-        let waiting = owned.queue().take(row);
-        if waiting.is_some() {
+        // Where it waits; else where it runs, whose runner looks; else where it has come back to from there meanwhile.
+        let waiting = owned.queue().take(row).is_some()
+            || (!owned.ask_to_stop(row, Stop::Cancelled) && owned.queue().take(row).is_some());
+        if waiting {
             owned.show_depth();
             let verdict = Verdict::without_exit(Reason::Cancelled, "the job was cancelled before it started");
             conclude::write(&owned, Ended::never_ran(&job, verdict), None).await;
             return Ok::<Status, StoreError>(Status::Failed);
         }
-        // Its turn has come: its runner looks at the request, in the database or here.
-        owned.ask_to_stop(row, Stop::Cancelled);
+        // Of a turn that has just come, the runner finds the request in the database.
         Ok(Status::Running)
     });
     match task.await {

@@ -7,15 +7,20 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_util::future;
 use tokio_util::sync::CancellationToken;
 
 use super::{
     conclude::{self, Ended},
+    queue::Waiting,
     refusals, revoke, runner,
     shared::Shared,
 };
 use crate::{
-    base::{clock::Timestamp, failpoints::failpoint},
+    base::{
+        clock::{Steady, Timestamp},
+        failpoints::failpoint,
+    },
     gate::quotas,
     store::{jobs, retention, usage},
 };
@@ -44,8 +49,43 @@ const UNVERIFIED: u64 = 100_000;
 /// Those deleted in one transaction; each such is an entry of the audit log, which a flood must not fill either.
 const UNVERIFIED_BATCH: u32 = 5000;
 
-/// The loop; ends with the token.
+/// The loop of what ends in the queue; ends with the token. Its own, for an end that waits for the record must not keep
+/// the disk and the containers from being looked at.
+pub(super) async fn expiry(shared: Arc<Shared>, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(EXPIRY) => {}
+        }
+        let pass = async {
+            expire_once(&shared, Timestamp::now()).await;
+            revoke::once(&shared).await;
+        };
+        if !to_its_end(pass, &stop).await {
+            return;
+        }
+    }
+}
+
+/// Does a pass; `false` if the stop came and it did not end then. A pass on a full disk, or with an engine that does
+/// not answer, has no end of its own; what it leaves undone is found by the next start's.
+async fn to_its_end(pass: impl Future<Output = ()>, stop: &CancellationToken) -> bool {
+    let too_long = async {
+        stop.cancelled().await;
+        tokio::time::sleep(LAST_PASS).await;
+    };
+    tokio::select! {
+        () = pass => true,
+        () = too_long => {
+            tracing::warn!("the sweeps did not come to their end before the stop");
+            false
+        }
+    }
+}
+
+/// The loop of all else; ends with the token.
 pub(super) async fn run(shared: Arc<Shared>, stop: CancellationToken) {
+    let mut steady = Steady::new(Timestamp::now(), Instant::now());
     let mut last_storage = Instant::now();
     let mut last_retention = Instant::now();
     // At once: an earlier life may have left containers.
@@ -58,8 +98,6 @@ pub(super) async fn run(shared: Arc<Shared>, stop: CancellationToken) {
             () = tokio::time::sleep(EXPIRY) => {}
         }
         let pass = async {
-            expire_once(&shared, Timestamp::now()).await;
-            revoke::once(&shared).await;
             refusals::write(&shared).await;
             if last_storage.elapsed() >= STORAGE {
                 last_storage = Instant::now();
@@ -70,27 +108,19 @@ pub(super) async fn run(shared: Arc<Shared>, stop: CancellationToken) {
                 next_reconcile = Instant::now() + RECONCILE;
                 reconcile_once(&shared).await;
             }
+            let now = Timestamp::now();
+            let believed = steady.now(now, Instant::now());
             if last_retention.elapsed() >= RETENTION {
                 last_retention = Instant::now();
-                retention_once(&shared, Timestamp::now()).await;
+                retention_once(&shared, believed, now).await;
             }
             if Instant::now() >= next_orphans {
                 next_orphans = Instant::now() + ORPHANS;
                 orphans_once(&shared).await;
             }
         };
-        // A pass on a full disk, or with an engine that does not answer, has no end of its own. What it leaves undone is
-        // found by the next start's.
-        let too_long = async {
-            stop.cancelled().await;
-            tokio::time::sleep(LAST_PASS).await;
-        };
-        tokio::select! {
-            () = pass => {}
-            () = too_long => {
-                tracing::warn!("the sweeps did not come to their end before the stop");
-                return;
-            }
+        if !to_its_end(pass, &stop).await {
+            return;
         }
     }
 }
@@ -105,24 +135,27 @@ pub(super) async fn expire_once(shared: &Arc<Shared>, now: Timestamp) {
             return;
         }
         shared.show_depth();
-        let mut expired = expired.into_iter();
-        while let Some(waiting) = expired.next() {
-            let row = waiting.row;
-            match shared.store.read(move |db| jobs::get(db, row)).await {
-                Ok(Some(job)) => {
-                    conclude::write(shared, Ended::never_ran(&job, runner::expired()), None).await
-                }
-                Ok(None) => tracing::error!(row, "a queued job is not in the database any more"),
-                Err(error) => {
-                    tracing::error!(row, %error, "an expired job could not be read; it is tried again");
-                    let mut queue = shared.queue();
-                    queue.push(waiting);
-                    expired.for_each(|waiting| queue.push(waiting));
-                    return;
-                }
-            }
+        // At once: they share commits, and none waits for another's.
+        let ends = expired.into_iter().map(|waiting| expire(shared, waiting));
+        if future::join_all(ends).await.contains(&false) {
+            return;
         }
     }
+}
+
+/// Ends one of them; `false` if it could not be looked at, and waits on.
+async fn expire(shared: &Arc<Shared>, waiting: Waiting) -> bool {
+    let row = waiting.row;
+    match shared.store.read(move |db| jobs::get(db, row)).await {
+        Ok(Some(job)) => conclude::write(shared, Ended::never_ran(&job, runner::expired()), None).await,
+        Ok(None) => tracing::error!(row, "a queued job is not in the database any more"),
+        Err(error) => {
+            tracing::error!(row, %error, "an expired job could not be read; it is tried again");
+            shared.queue().push(waiting);
+            return false;
+        }
+    }
+    true
 }
 
 /// Looks at the free space where the database is and where the spools are; below the low watermark no job is
@@ -234,11 +267,12 @@ pub(super) async fn reconcile_once(shared: &Arc<Shared>) {
 }
 
 /// Removes output and records that are older than configured, and the oldest output above the size that all
-/// may have together.
-pub(super) async fn retention_once(shared: &Arc<Shared>, now: Timestamp) {
+/// may have together. Ages count from `believed`, a time that no jump of the clock brings near; `now` is recorded.
+pub(super) async fn retention_once(shared: &Arc<Shared>, believed: Timestamp, now: Timestamp) {
     let settings = shared.settings.load_full();
-    let before =
-        |age: Duration| Timestamp(now.0.saturating_sub(i64::try_from(age.as_nanos()).unwrap_or(i64::MAX)));
+    let before = |age: Duration| {
+        Timestamp(believed.0.saturating_sub(i64::try_from(age.as_nanos()).unwrap_or(i64::MAX)))
+    };
 
     let cut = before(settings.storage.retention);
     loop {

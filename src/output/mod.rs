@@ -21,7 +21,7 @@
 //! Outputs::bytes(&self, row, stream).await -> io::Result<Bytes>    the exact stream, with ranges, for downloads
 //! Outputs::text(&self, row, stream, max).await -> io::Result<String>   the start of a stream as text, lossy
 //! Outputs::sync(&self, row).await -> io::Result<()>            the spool is on the disk
-//! Outputs::remove(&self, row), Outputs::total_bytes().await, Outputs::rows().await
+//! Outputs::trim(&self, row), Outputs::remove(&self, row), Outputs::total_bytes().await, Outputs::rows().await
 //! ```
 //!
 //! **A reader and the end.** [`Outputs::finish`] reaches the readers that exist, and is not remembered
@@ -203,6 +203,21 @@ impl Outputs {
             row.finish();
         }
         Ok(())
+    }
+
+    /// Gives back the space beyond a spool's end, which a supervisor that was killed had set aside. Only for when nobody
+    /// can be writing to it; no spool is nothing to do.
+    ///
+    /// # Errors
+    /// The disk says no.
+    pub fn trim(&self, row: i64) -> io::Result<()> {
+        let path = self.rows.path(row);
+        let trimmed = match fs::OpenOptions::new().write(true).open(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            // To the length that it has: file systems give back what lies beyond.
+            opened => opened.and_then(|file| file.set_len(file.metadata()?.len())),
+        };
+        trimmed.map_err(|e| named(&e, "trim", &path))
     }
 
     /// Every spool in the folder, in no order.

@@ -1,6 +1,7 @@
 //! When image, engine, database or disk do not do what they should.
 
 use super::{super::sweeps, *};
+use crate::base::clock::Steady;
 
 impl Life {
     /// Waits until every failure has come.
@@ -42,6 +43,35 @@ async fn a_job_whose_sandbox_does_not_come_can_be_cancelled_and_gives_its_turn_b
     life.submit("next", "echo here").await.unwrap();
     assert_eq!(life.ended("next").await.stdout, "here\n");
     assert_eq!(life.fake.counts().jobs, 1);
+}
+
+#[tokio::test]
+async fn a_job_on_its_way_back_to_the_queue_can_be_cancelled() {
+    let dir = dir();
+    let life = Life::start(dir.path(), Fake::new(), "max_concurrent_jobs: 10\n").await;
+    const FAILURES: usize = 100_000;
+    for _ in 0..FAILURES {
+        life.fake.fail(Failure::Unreachable);
+    }
+    let ids: Vec<String> = (0..10).map(|n| format!("j{n}")).collect();
+    for id in &ids {
+        life.submit(id, "echo never").await.unwrap();
+    }
+    // They are between their turns and the queue, at any point of the way, and some of them stay there.
+    life.wait("tried", || life.fake.failures_left() <= FAILURES - ids.len()).await;
+    for (n, id) in ids.iter().enumerate() {
+        life.cancel(id).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(23)).await;
+        if n == ids.len() / 2 {
+            life.fake.set_problem(Some("no engine"));
+        }
+    }
+    for id in &ids {
+        assert_eq!(life.ended(id).await.reason, Reason::Cancelled);
+    }
+    life.turn(0).await;
+    life.queued(0).await;
+    assert_eq!(life.fake.counts().jobs, 0);
 }
 
 #[tokio::test]
@@ -142,6 +172,50 @@ async fn the_sweeps_end_with_their_token_though_the_database_takes_no_write() {
     life.stop.cancel();
     let ended = async { while life.tasks.ended().await.is_some() {} };
     tokio::time::timeout(PATIENCE, ended).await.expect("the sweeps end");
+}
+
+#[tokio::test]
+async fn an_end_that_waits_for_the_record_keeps_no_other_sweep_waiting() {
+    let dir = dir();
+    let fake = Fake::new();
+    fake.set_problem(Some("no engine"));
+    let life = Life::start(dir.path(), fake, "").await;
+    let now = Timestamp::now();
+    for id in ["a", "b"] {
+        life.submit_at(now, "one", id, "echo", json!({"ttl": now.secs() + 2})).await.unwrap();
+    }
+    let other = rusqlite::Connection::open(dir.path().join("db")).unwrap();
+    other.busy_timeout(PATIENCE).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    life.queued(0).await;
+    let free = &life.service.shared.metrics.storage_free;
+    free.set(-1);
+    life.wait("looked at: the disk", || free.get() >= 0).await;
+    other.execute_batch("ROLLBACK").unwrap();
+    for id in ["a", "b"] {
+        assert_eq!(life.ended(id).await.reason, Reason::Expired);
+    }
+}
+
+#[tokio::test]
+async fn a_clock_that_jumps_ahead_lets_retention_remove_nothing() {
+    let dir = dir();
+    let life =
+        Life::start(dir.path(), Fake::new(), "storage: { retention: 30m, record_retention: 45m }\n").await;
+    life.submit("a", "echo kept").await.unwrap();
+    life.ended("a").await;
+    let shared = &life.service.shared;
+    let (now, at) = (Timestamp::now(), std::time::Instant::now());
+    let mut steady = Steady::new(now, at);
+    let jumped = now.plus(Duration::from_secs(3600));
+    let believed = steady.now(jumped, at + Duration::from_secs(60));
+    sweeps::retention_once(shared, believed, jumped).await;
+    assert_eq!(life.ended("a").await.stdout, "kept\n");
+    assert_eq!(shared.outputs.rows().await.unwrap().len(), 1);
+    // An hour that has passed is another matter.
+    let believed = steady.now(jumped, at + Duration::from_secs(3600));
+    sweeps::retention_once(shared, believed, jumped).await;
+    assert!(shared.outputs.rows().await.unwrap().is_empty());
 }
 
 #[tokio::test]

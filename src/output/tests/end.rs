@@ -129,3 +129,27 @@ async fn files_are_private_and_listed_and_removed_without_hurting_their_readers(
     let gone = room.outputs.bytes(1, Stream::Stdout).await.unwrap_err();
     assert_eq!(gone.kind(), std::io::ErrorKind::NotFound);
 }
+
+#[tokio::test]
+async fn space_beyond_the_end_of_a_spool_is_given_back() {
+    use std::os::unix::fs::MetadataExt;
+    let room = Room::new();
+    room.outputs.trim(1).unwrap();
+    let mut writer = room.writer(1);
+    writer.frame(Kind::Stdout, "what was said");
+    let path = room.outputs.dir().join("1.spool");
+    let file = std::fs::OpenOptions::new().append(true).open(&path).unwrap();
+    let before = file.metadata().unwrap();
+    // As a supervisor does for a job's end; some file systems can't, and then there is nothing to give back.
+    let _ = rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::KEEP_SIZE, before.len(), 272 << 10);
+    room.outputs.trim(1).unwrap();
+    let after = file.metadata().unwrap();
+    assert_eq!(after.len(), before.len());
+    assert!(
+        after.blocks() <= before.blocks().max(16),
+        "{} blocks, {} before",
+        after.blocks(),
+        before.blocks()
+    );
+    assert_eq!(room.outputs.text(1, Stream::Stdout, 100).await.unwrap(), "what was said");
+}
