@@ -35,6 +35,9 @@ pub(super) const NAME_PREFIX: &str = "quickcmd-";
 const SWEEP: Duration = Duration::from_secs(60);
 /// The same, while Docker does not answer.
 const SWEEP_AGAIN: Duration = Duration::from_secs(5);
+/// How long a supervisor may take to say hello: longer than a start that has no answer, which says more (a job whose
+/// engine does not answer waits, one whose supervisor does not come up has failed).
+const START_PATIENCE: Duration = CREATE_DEADLINE.saturating_add(Duration::from_secs(5));
 /// How often a container that has not connected yet is looked at.
 const GLANCE: Duration = Duration::from_millis(500);
 /// How long removals may take when the agent stops; the next start's sweep does the rest.
@@ -271,10 +274,10 @@ impl Core {
                 }
             }
         };
-        let channel = tokio::time::timeout(CREATE_DEADLINE, accepted).await.unwrap_or_else(|_| {
+        let channel = tokio::time::timeout(START_PATIENCE, accepted).await.unwrap_or_else(|_| {
             Err(SandboxError::Failed(format!(
                 "the sandbox's supervisor did not come up within {} s",
-                CREATE_DEADLINE.as_secs()
+                START_PATIENCE.as_secs()
             )))
         })?;
         failpoint!("attach");

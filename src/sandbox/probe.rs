@@ -13,7 +13,7 @@ use super::{
     calls::{Api, CallError, PING_DEADLINE},
 };
 
-/// Between two questions. A daemon that hangs is red after two of them: 2 * (3 + 3) s.
+/// Between two questions. A daemon that hangs is red after two of them, and one look at its socket: see the test.
 const EVERY: Duration = Duration::from_secs(3);
 
 pub(super) struct Probe {
@@ -117,5 +117,17 @@ impl Probe {
             ),
             _ => format!("the Docker engine on {socket} can't be used: {error}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The promise is 15 s: a daemon that froze just after it answered, asked twice in vain. Its socket still takes
+    /// connections, or says at once that it does not.
+    #[test]
+    fn a_frozen_daemon_is_red_in_time() {
+        assert!(2 * (EVERY + PING_DEADLINE) < Duration::from_secs(15));
     }
 }
