@@ -1,5 +1,6 @@
 //! The operator's way into the running agent: a Unix socket in the data folder, for its owner and root only.
-//! One line of JSON in, one line out: `{"command": "status" | "drain" | "undrain"}`.
+//! One line of JSON in, one line out: `{"command": "status" | "drain" | "undrain" | {"create_token": {...}} |
+//! {"revoke_token": {"id": ...}}}`. The text of a token never comes here, only its hash.
 
 use std::{
     fs::{self, Permissions},
@@ -17,7 +18,12 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::AgentError;
-use crate::jobs::{Mode, Service};
+use crate::{
+    base::clock::Timestamp,
+    jobs::Service,
+    store::tokens::{MOST, TokenRow},
+    wire::{rights::Rights, token},
+};
 
 /// Longest line, in bytes.
 const LINE: u64 = 4096;
@@ -25,12 +31,43 @@ const LINE: u64 = 4096;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What may be asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub(super) enum Command {
     Status,
     Drain,
     Undrain,
+    CreateToken(NewToken),
+    RevokeToken { id: String },
+}
+
+/// A token that is to be good from now on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NewToken {
+    pub digest: [u8; 32],
+    pub name: Option<String>,
+    pub controller_id: Option<String>,
+    pub scopes: Rights,
+    /// Unix nanoseconds.
+    pub expires_at: Timestamp,
+}
+
+impl NewToken {
+    /// As the record has it.
+    pub(super) fn row(self, now: Timestamp) -> TokenRow {
+        TokenRow {
+            id: token::id(&self.digest),
+            digest: self.digest,
+            name: self.name,
+            controller_id: self.controller_id,
+            rights: self.scopes,
+            created_at: now,
+            expires_at: self.expires_at,
+            revoked_at: None,
+            last_used_at: None,
+        }
+    }
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -55,7 +92,22 @@ pub(super) struct Standing {
 #[serde(rename_all = "snake_case")]
 enum Answer {
     Standing(Standing),
+    /// The token is there, or is gone.
+    Done,
     Error(String),
+}
+
+/// Why there is no further token.
+pub(super) fn too_many_tokens() -> String {
+    format!("there are {MOST} tokens that are good: revoke some first")
+}
+
+/// Why none was revoked.
+pub(super) fn no_such_token(id: &str, known: bool) -> String {
+    match known {
+        true => format!("token {id} was revoked before"),
+        false => format!("there is no token {id}: `token list` shows their ids"),
+    }
 }
 
 /// The socket of the agent with that data folder.
@@ -106,7 +158,7 @@ async fn talk(stream: UnixStream, service: &Service) -> io::Result<()> {
     let mut line = String::new();
     BufReader::new(read.take(LINE)).read_line(&mut line).await?;
     let answer = match serde_json::from_str::<Request>(&line) {
-        Ok(request) => obey(request.command, service),
+        Ok(request) => obey(request.command, service).await,
         Err(error) => Answer::Error(format!("this is no request: {error}")),
     };
     let mut text = serde_json::to_string(&answer).map_err(io::Error::other)?;
@@ -114,11 +166,13 @@ async fn talk(stream: UnixStream, service: &Service) -> io::Result<()> {
     write.write_all(text.as_bytes()).await
 }
 
-fn obey(command: Command, service: &Service) -> Answer {
-    let done = match command {
+async fn obey(command: Command, service: &Service) -> Answer {
+    let done = match &command {
         Command::Status => true,
         Command::Drain => service.drain(),
         Command::Undrain => service.undrain(),
+        Command::CreateToken(new) => return create(new.clone(), service).await,
+        Command::RevokeToken { id } => return revoke(id, service).await,
     };
     if !done {
         return Answer::Error("the agent is stopping: that can't be taken back, start it anew".to_owned());
@@ -128,12 +182,7 @@ fn obey(command: Command, service: &Service) -> Answer {
     }
     let counts = service.counts();
     Answer::Standing(Standing {
-        mode: match service.mode() {
-            Mode::Serving => "serving",
-            Mode::Draining => "draining",
-            Mode::Stopping => "stopping",
-        }
-        .to_owned(),
+        mode: service.mode().as_str().to_owned(),
         running: counts.running,
         queued: counts.queued,
         problems: service.ready().problems,
@@ -141,11 +190,62 @@ fn obey(command: Command, service: &Service) -> Answer {
     })
 }
 
-/// Asks the running agent.
+async fn create(new: NewToken, service: &Service) -> Answer {
+    if let Some(controller) = &new.controller_id
+        && !service.knows(controller)
+    {
+        return Answer::Error(format!(
+            "the running agent knows no controller {controller:?}: reload it first"
+        ));
+    }
+    let row = new.row(Timestamp::now());
+    let (id, scopes) = (row.id.clone(), row.rights.to_string());
+    match service.create_token(row).await {
+        Ok(true) => {
+            tracing::info!(id, scopes, "a token was made");
+            Answer::Done
+        }
+        Ok(false) => Answer::Error(too_many_tokens()),
+        Err(error) => Answer::Error(error.to_string()),
+    }
+}
+
+async fn revoke(id: &str, service: &Service) -> Answer {
+    match service.revoke_token(id).await {
+        Ok(Some(true)) => {
+            tracing::info!(id, "a token was revoked");
+            Answer::Done
+        }
+        Ok(known) => Answer::Error(no_such_token(id, known.is_some())),
+        Err(error) => Answer::Error(error.to_string()),
+    }
+}
+
+/// Asks the running agent how it stands, after doing as it is told.
 ///
 /// # Errors
 /// `Refused`: no agent runs on that data folder, the caller may not ask it, or it says no.
 pub(super) async fn ask(data_dir: &Path, command: Command) -> Result<Standing, AgentError> {
+    match speak(data_dir, command).await? {
+        Answer::Standing(standing) => Ok(standing),
+        Answer::Done => Err(AgentError::Refused("the agent answered something else".to_owned())),
+        Answer::Error(why) => Err(AgentError::Refused(why)),
+    }
+}
+
+/// Tells the running agent to change its tokens.
+///
+/// # Errors
+/// See [`ask`].
+pub(super) async fn tell(data_dir: &Path, command: Command) -> Result<(), AgentError> {
+    match speak(data_dir, command).await? {
+        Answer::Done => Ok(()),
+        Answer::Standing(_) => Err(AgentError::Refused("the agent answered something else".to_owned())),
+        Answer::Error(why) => Err(AgentError::Refused(why)),
+    }
+}
+
+async fn speak(data_dir: &Path, command: Command) -> Result<Answer, AgentError> {
     let path = path(data_dir);
     let refused = |error: io::Error| {
         AgentError::Refused(match error.kind() {
@@ -168,12 +268,8 @@ pub(super) async fn ask(data_dir: &Path, command: Command) -> Result<Standing, A
         serde_json::from_str::<Answer>(&line).map_err(io::Error::other)
     };
     // Somebody else may be talking to it.
-    let answer = tokio::time::timeout(3 * PATIENCE, conversation)
+    tokio::time::timeout(3 * PATIENCE, conversation)
         .await
         .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
-        .map_err(refused)?;
-    match answer {
-        Answer::Standing(standing) => Ok(standing),
-        Answer::Error(why) => Err(AgentError::Refused(why)),
-    }
+        .map_err(refused)
 }

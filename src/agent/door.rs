@@ -12,12 +12,12 @@ use crate::{
         budget::{Held, Purse},
         clock::Timestamp,
     },
-    gate::{ReadRequest, Reader},
+    gate::{Operator, ReadRequest, Reader},
     jobs::{self, Service, Streamed},
     output::Stream,
     wire::{
         Code,
-        result::{Accepted, CancelAnswer, JobPage, JobStatus},
+        result::{Accepted, CancelAnswer, DrainAnswer, JobPage, JobStatus},
     },
 };
 
@@ -45,6 +45,24 @@ impl Jobs for Doorway {
 
     fn reader(&self, request: &ReadRequest, now: Timestamp) -> Result<Reader, crate::wire::Problem> {
         self.service.reader(request, now)
+    }
+
+    fn operator(&self, request: &ReadRequest, now: Timestamp) -> Result<Operator, crate::wire::Problem> {
+        self.service.operator(request, now)
+    }
+
+    fn cancel_by<'a>(
+        &'a self,
+        operator: &'a Operator,
+        job_id: &'a str,
+        body: Bytes,
+        now: Timestamp,
+    ) -> Answer<'a, CancelAnswer> {
+        Box::pin(self.service.cancel_by(operator, job_id, body, now))
+    }
+
+    fn drain<'a>(&'a self, operator: &'a Operator, drain: bool) -> Answer<'a, DrainAnswer> {
+        Box::pin(self.service.drain_by(operator, drain))
     }
 
     fn status<'a>(

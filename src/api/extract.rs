@@ -20,7 +20,7 @@ use crate::{
         budget::{Budget, Held},
         clock::Timestamp,
     },
-    gate::{ReadRequest, Reader},
+    gate::{Operator, ReadRequest, Reader},
     wire::{Code, Problem},
 };
 
@@ -205,6 +205,36 @@ impl FromRequestParts<Arc<App>> for ReadBy {
     }
 }
 
+/// Who holds the right to operate.
+#[derive(Debug)]
+pub struct OperatedBy(pub Operator);
+
+impl FromRequestParts<Arc<App>> for OperatedBy {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<OperatedBy, Problem> {
+        app.jobs.operator(&read_request(parts, app), Timestamp::now()).map(OperatedBy)
+    }
+}
+
+/// Who cancels, where the request has a token, which stands in the place of a signature.
+#[derive(Debug)]
+pub struct MayBeOperatedBy(pub Option<Operator>);
+
+impl FromRequestParts<Arc<App>> for MayBeOperatedBy {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<MayBeOperatedBy, Problem> {
+        let bearer = parts.headers.get(header::AUTHORIZATION).is_some_and(|value| {
+            value.as_bytes().get(..7).is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"bearer "))
+        });
+        match bearer {
+            true => OperatedBy::from_request_parts(parts, app).await.map(|by| MayBeOperatedBy(Some(by.0))),
+            false => Ok(MayBeOperatedBy(None)),
+        }
+    }
+}
+
 fn read_request(parts: &Parts, app: &App) -> ReadRequest {
     let text = |value: &axum::http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
     let host = parts.headers.get(header::HOST).map(text);
@@ -214,6 +244,7 @@ fn read_request(parts: &Parts, app: &App) -> ReadRequest {
         authority: parts.uri.authority().map(ToString::to_string).or(host).unwrap_or_default(),
         path_and_query: parts.uri.path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string),
         headers: parts.headers.iter().map(|(name, value)| (name.as_str().to_owned(), text(value))).collect(),
+        certificate: None,
     }
 }
 

@@ -10,7 +10,7 @@ use axum::{
 use super::{
     app::App,
     front, limit,
-    routes::{cancel, health, jobs, metrics, output, stream},
+    routes::{cancel, drain, health, jobs, metrics, output, stream},
 };
 use crate::wire::{Code, Problem};
 
@@ -23,6 +23,8 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/api/v1/jobs/{id}/cancel", post(cancel::cancel))
         .route("/api/v1/jobs/{id}/output", get(output::output))
         .route("/api/v1/stream/{id}", get(stream::stream))
+        .route("/api/v1/drain", post(drain::drain))
+        .route("/api/v1/undrain", post(drain::undrain))
         .layer(middleware::from_fn_with_state(app.clone(), limit::by_address));
 
     // Monitors and supervisors; never refused for coming often.

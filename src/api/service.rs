@@ -12,10 +12,10 @@ use crate::{
         budget::{Held, Purse},
         clock::Timestamp,
     },
-    gate::{ReadRequest, Reader},
+    gate::{Operator, ReadRequest, Reader},
     wire::{
         Problem, Status,
-        result::{Accepted, CancelAnswer, JobPage, JobStatus},
+        result::{Accepted, CancelAnswer, DrainAnswer, JobPage, JobStatus},
     },
 };
 
@@ -42,6 +42,24 @@ pub trait Jobs: Send + Sync + 'static {
     /// # Errors
     /// There is no proof where one is needed, or it does not hold.
     fn reader(&self, request: &ReadRequest, now: Timestamp) -> Result<Reader, Problem>;
+
+    /// Who operates: cancels without a signature, and drains.
+    ///
+    /// # Errors
+    /// There is no token or certificate that gives the right.
+    fn operator(&self, request: &ReadRequest, now: Timestamp) -> Result<Operator, Problem>;
+
+    /// A cancellation by who operates.
+    fn cancel_by<'a>(
+        &'a self,
+        operator: &'a Operator,
+        job_id: &'a str,
+        body: Bytes,
+        now: Timestamp,
+    ) -> Answer<'a, CancelAnswer>;
+
+    /// Takes and starts no more jobs, or does again.
+    fn drain<'a>(&'a self, operator: &'a Operator, drain: bool) -> Answer<'a, DrainAnswer>;
 
     /// One job, and the memory that its texts take, if they are large.
     fn status<'a>(

@@ -8,7 +8,14 @@ use std::{
 };
 
 use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
-use quickcmd::agent::{self, verbs};
+use quickcmd::{
+    agent::{
+        self,
+        verbs::{self, token},
+    },
+    config,
+    wire::rights::Right,
+};
 use secrecy::ExposeSecret;
 
 /// Takes signed jobs, runs each in a locked-down, single-use Docker sandbox, and keeps the record.
@@ -60,6 +67,60 @@ enum Verb {
     },
     /// Take `drain` back.
     Undrain,
+    /// Bearer tokens, for who reads or operates without a controller's key.
+    Token {
+        #[command(subcommand)]
+        verb: TokenVerb,
+    },
+}
+
+#[derive(Subcommand)]
+enum TokenVerb {
+    /// Make a token and print it, this once.
+    Create {
+        /// What it is good for: read, operate (cancel, drain) or admin; several with commas.
+        #[arg(long, value_name = "SCOPE", required = true, value_delimiter = ',', value_parser = scope)]
+        scope: Vec<Right>,
+        /// How long it is good, such as 12h or 30d; 366d at most.
+        #[arg(long, value_name = "TIME", default_value = "30d", value_parser = ttl)]
+        ttl: Duration,
+        /// For this controller's jobs only; all controllers' without it.
+        #[arg(long, value_name = "ID")]
+        controller: Option<String>,
+        /// What people call it in `token list`.
+        #[arg(long, value_name = "TEXT")]
+        name: Option<String>,
+        /// Write the token to this new file, for its owner only, instead of printing it.
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    /// List all tokens: what they are good for, until when, when last used.
+    List {
+        /// One JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Revoke a token: it is good no more.
+    Revoke {
+        /// As `token list` shows it.
+        id: String,
+    },
+}
+
+fn scope(text: &str) -> Result<Right, String> {
+    match Right::parse(text) {
+        Some(Right::Submit) => Err("no token can submit: submissions are signed".to_owned()),
+        Some(right) => Ok(right),
+        None => Err("is no scope: there are read, operate and admin".to_owned()),
+    }
+}
+
+fn ttl(text: &str) -> Result<Duration, String> {
+    let ttl = config::parse_duration(text)?;
+    match ttl.as_secs() {
+        60..=31_622_400 => Ok(ttl),
+        _ => Err("is out of range: 1m to 366d is possible".to_owned()),
+    }
 }
 
 impl Arguments {
@@ -101,6 +162,13 @@ fn main() -> ExitCode {
         Some(Verb::Sandboxes { json, remove }) => verbs::sandboxes(config, json, remove),
         Some(Verb::Drain { wait }) => verbs::drain(config, wait.map(Duration::from_secs)),
         Some(Verb::Undrain) => verbs::undrain(config),
+        Some(Verb::Token { verb }) => match verb {
+            TokenVerb::Create { scope: scopes, ttl, controller, name, out } => {
+                token::create(config, token::Wanted { scopes, ttl, controller, name, out })
+            }
+            TokenVerb::List { json } => token::list(config, json),
+            TokenVerb::Revoke { id } => token::revoke(config, &id),
+        },
         None if arguments.check => agent::check(config),
         None => agent::run(config).map(|()| String::new()),
     };

@@ -38,6 +38,9 @@ pub struct Global {
     /// File with the secret (or set QUICKCMD_SECRET, or QUICKCMD_SECRET_FILE)
     #[arg(long, global = true, value_name = "FILE")]
     pub secret_file: Option<PathBuf>,
+    /// File with a bearer token, for all that needs no signature (or set QUICKCMD_TOKEN, or QUICKCMD_TOKEN_FILE)
+    #[arg(long, global = true, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
     /// Trust the authorities in this PEM file, or exactly the agent's own certificate in it
     #[arg(long, global = true, value_name = "FILE", env = "QUICKCMD_CA")]
     pub ca: Option<PathBuf>,

@@ -14,13 +14,16 @@ use super::{
 pub struct CancelArgs {
     /// The job
     pub job_id: String,
+    /// Whose job, where the id alone does not say it
+    #[arg(long, value_name = "ID")]
+    pub of: Option<String>,
     /// Why, for the record
     #[arg(long, value_name = "TEXT")]
     pub reason: Option<String>,
 }
 
 pub async fn run(global: &Global, args: &CancelArgs) -> Result<u8, Fault> {
-    let client = settings::connect(global, Need::Key)?.client;
+    let client = settings::connect(global, Need::KeyOrToken)?.client.of(args.of.as_deref());
     let answer = client.cancel(&args.job_id, args.reason.as_deref()).await?;
     if global.json {
         out::print_json(&answer)?;

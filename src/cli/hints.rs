@@ -94,11 +94,11 @@ fn of_refusal(refusal: &Refusal, now: Timestamp) -> (u8, Vec<String>) {
         }
         Code::Unauthenticated => (
             exits::REFUSED,
-            "reads are signed with the controller's key: check the secret, the controller's id, the key id, and the clock here".to_owned(),
+            "reads are proved with the controller's key (check the secret, the controller's id, the key id, and the clock here) or with a token that has not expired".to_owned(),
         ),
-        Code::Forbidden => (exits::REFUSED, "that needs another controller's key, or the scope admin".to_owned()),
+        Code::Forbidden => (exits::REFUSED, "that needs another controller's key, the scope admin, or a token with the scope that is missing".to_owned()),
         Code::JobIdConflict => (exits::REFUSED, "a job id is used once, for ever: leave --job-id out to get a fresh one".to_owned()),
-        Code::JobIdAmbiguous => (exits::REFUSED, "several controllers have a job of that id: the one that it belongs to can ask for it".to_owned()),
+        Code::JobIdAmbiguous => (exits::REFUSED, "several controllers have a job of that id: say whose you mean with --of".to_owned()),
         Code::JobEnded => (exits::REFUSED, "there is nothing left to cancel: quickcmd status shows how it ended".to_owned()),
         Code::RateLimited | Code::QueueFull | Code::QuotaExceeded | Code::Draining | Code::Busy => {
             (exits::TRY_LATER, later())

@@ -65,7 +65,7 @@ pub async fn run(global: &Global, args: &ListArgs) -> Result<u8, Fault> {
         limit: Some(args.limit),
         cursor: args.cursor.clone(),
     };
-    let client = settings::connect(global, Need::Key)?.client;
+    let client = settings::connect(global, Need::KeyOrToken)?.client;
     let mut page = client.list(&filter).await?;
     while args.all && page.next_cursor.is_some() {
         filter.cursor = page.next_cursor.take();

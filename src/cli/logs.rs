@@ -15,6 +15,9 @@ use super::{
 pub struct LogsArgs {
     /// The job
     pub job_id: String,
+    /// Whose job, where the id alone does not say it
+    #[arg(long, value_name = "ID")]
+    pub of: Option<String>,
     /// Go on until the job has ended
     #[arg(long, short)]
     pub follow: bool,
@@ -27,7 +30,7 @@ pub struct LogsArgs {
 }
 
 pub async fn run(global: &Global, args: &LogsArgs) -> Result<u8, Fault> {
-    let client = settings::connect(global, Need::Key)?.client;
+    let client = settings::connect(global, Need::KeyOrToken)?.client.of(args.of.as_deref());
     let style = if global.json { Style::Json } else { Style::Bytes };
     // Without -f: up to what is recorded now, which the lengths of both streams tell.
     let mut goal = None;

@@ -19,6 +19,9 @@ use super::{
 pub struct OutputArgs {
     /// The job
     pub job_id: String,
+    /// Whose job, where the id alone does not say it
+    #[arg(long, value_name = "ID")]
+    pub of: Option<String>,
     /// Which of its streams
     #[arg(long, default_value = "stdout")]
     pub stream: StreamArg,
@@ -40,7 +43,7 @@ pub async fn run(global: &Global, args: &OutputArgs) -> Result<u8, Fault> {
     if global.json && file.is_none() {
         return Err(Fault::new(exits::USAGE, "--json needs a file for the bytes").hint("-o FILE"));
     }
-    let client = settings::connect(global, Need::Key)?.client;
+    let client = settings::connect(global, Need::KeyOrToken)?.client.of(args.of.as_deref());
     let name = match args.stream {
         StreamArg::Stdout => "stdout",
         StreamArg::Stderr => "stderr",

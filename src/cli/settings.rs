@@ -9,12 +9,13 @@ use std::{
 };
 
 use reqwest::Url;
+use secrecy::SecretString;
 use serde::Deserialize;
 
 use super::{args::Global, exits, fault::Fault, out};
 use crate::{
     client::{Client, Settings, Trust},
-    wire::key::SigningKey,
+    wire::{key::SigningKey, token},
 };
 
 /// No secret is longer; what is was not meant as one.
@@ -29,6 +30,8 @@ struct File {
     key_id: Option<String>,
     secret: Option<String>,
     secret_file: Option<PathBuf>,
+    token: Option<String>,
+    token_file: Option<PathBuf>,
     ca: Option<PathBuf>,
     fingerprint: Option<String>,
     insecure: bool,
@@ -45,8 +48,10 @@ pub struct Connection {
 /// What the caller needs a key for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Need {
-    /// To sign jobs or reads.
+    /// To sign jobs.
     Key,
+    /// To read, or to end a job: a bearer token is enough.
+    KeyOrToken,
     /// Nothing: the question is open to anybody.
     Nothing,
 }
@@ -65,7 +70,10 @@ pub fn connect(global: &Global, need: Need) -> Result<Connection, Fault> {
     })?;
     let controller_id = global.controller_id.clone().or(file.controller_id);
     let mut settings = Settings::new(url, controller_id.clone().unwrap_or_default());
-    if need == Need::Key {
+    if need == Need::KeyOrToken {
+        settings.token = token(global, file.token, file.token_file)?.map(SecretString::from);
+    }
+    if need == Need::Key || (need == Need::KeyOrToken && settings.token.is_none()) {
         if controller_id.is_none() {
             return Err(Fault::new(exits::CONFIG, "no controller's id is given")
                 .hint("give --controller-id, or QUICKCMD_CONTROLLER_ID: one that the agent's allowed_controllers lists"));
@@ -126,7 +134,7 @@ fn read_config(global: &Global) -> Result<File, Fault> {
                 .hint("docs/cli.md lists the keys of the configuration file")
         })?
     };
-    if file.secret.is_some() {
+    if file.secret.is_some() || file.token.is_some() {
         check_private(&path)?;
     }
     Ok(file)
@@ -165,6 +173,33 @@ fn secret(global: &Global, inline: Option<String>, file: Option<PathBuf>) -> Res
     }
     Err(Fault::new(exits::CONFIG, "no secret is given")
         .hint("give --secret-file FILE, or QUICKCMD_SECRET_FILE or QUICKCMD_SECRET: the agent's hmac_secret"))
+}
+
+/// The bearer token, if one is given.
+fn token(global: &Global, inline: Option<String>, file: Option<PathBuf>) -> Result<Option<String>, Fault> {
+    let text = if let Some(path) = &global.token_file {
+        read_secret(path)?
+    } else if global.secret_file.is_some() {
+        // A key that is named on the command line is meant before a token that lies somewhere.
+        return Ok(None);
+    } else if let Ok(token) = env::var("QUICKCMD_TOKEN") {
+        token.trim().to_owned()
+    } else if let Some(path) = env::var_os("QUICKCMD_TOKEN_FILE") {
+        read_secret(Path::new(&path))?
+    } else if let Some(token) = inline {
+        token.trim().to_owned()
+    } else if let Some(path) = file {
+        read_secret(&path)?
+    } else {
+        return Ok(None);
+    };
+    // `token create` prints a second line, which may have been kept with it.
+    let text = text.lines().next().unwrap_or_default().trim().to_owned();
+    if token::digest(&text).is_none() {
+        return Err(Fault::new(exits::CONFIG, "the token is none: it is `qca_` and 64 hex digits")
+            .hint("on the agent's host, quickcmd-agent token create makes one"));
+    }
+    Ok(Some(text))
 }
 
 fn read_secret(path: &Path) -> Result<String, Fault> {

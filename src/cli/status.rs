@@ -15,10 +15,13 @@ use crate::wire::result::JobStatus;
 pub struct StatusArgs {
     /// The job
     pub job_id: String,
+    /// Whose job, where the id alone does not say it
+    #[arg(long, value_name = "ID")]
+    pub of: Option<String>,
 }
 
 pub async fn run(global: &Global, args: &StatusArgs) -> Result<u8, Fault> {
-    let client = settings::connect(global, Need::Key)?.client;
+    let client = settings::connect(global, Need::KeyOrToken)?.client.of(args.of.as_deref());
     let status = client.status(&args.job_id).await?;
     if global.json {
         out::print_json(&status)?;

@@ -56,6 +56,8 @@ struct Cancel<'a> {
     ttl: i64,
     controller_id: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
+    job_controller_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
 }
 
@@ -85,6 +87,13 @@ impl Client {
     /// # Errors
     /// What the agent refused, `JOB_ENDED` among it.
     pub async fn cancel(&self, job_id: &str, reason: Option<&str>) -> Result<CancelAnswer, Error> {
+        let url = self.endpoint(&["api", "v1", "jobs", job_id, "cancel"])?;
+        if self.inner.settings.key.is_none() && self.inner.settings.token.is_some() {
+            let body = serde_json::json!({"controller_id": self.of.as_deref(), "reason": reason}).to_string();
+            let answer =
+                self.call(&Ask::Told { url, body: body.into() }).await.map_err(|failed| failed.error)?;
+            return self.json(&answer);
+        }
         let now = Timestamp::now().secs();
         let request = Cancel {
             action: "cancel",
@@ -92,10 +101,10 @@ impl Client {
             timestamp: now,
             ttl: now + CANCEL_TTL,
             controller_id: &self.inner.settings.controller_id,
+            job_controller_id: self.of.as_deref(),
             reason,
         };
         let raw = serde_json::to_vec(&request).map_err(|error| Error::Setting(error.to_string()))?;
-        let url = self.endpoint(&["api", "v1", "jobs", job_id, "cancel"])?;
         let answer =
             self.call(&Ask::Post { url, body: self.signed(&raw)? }).await.map_err(|failed| failed.error)?;
         self.json(&answer)
@@ -106,7 +115,7 @@ impl Client {
     /// # Errors
     /// What the agent refused, `JOB_NOT_FOUND` among it.
     pub async fn status(&self, job_id: &str) -> Result<JobStatus, Error> {
-        self.get(self.endpoint(&["api", "v1", "jobs", job_id])?).await
+        self.get(self.of_job(&["api", "v1", "jobs", job_id])?).await
     }
 
     /// One page of jobs, newest first.
@@ -215,7 +224,7 @@ impl Client {
     }
 
     fn output_url(&self, job_id: &str, stream: &str) -> Result<Url, Error> {
-        let mut url = self.endpoint(&["api", "v1", "jobs", job_id, "output"])?;
+        let mut url = self.of_job(&["api", "v1", "jobs", job_id, "output"])?;
         url.query_pairs_mut().append_pair("stream", stream);
         Ok(url)
     }

@@ -161,7 +161,7 @@ impl Follow {
     }
 
     fn url(&self) -> Result<Url, Error> {
-        let mut url = self.client.endpoint(&["api", "v1", "stream", &self.job_id])?;
+        let mut url = self.client.of_job(&["api", "v1", "stream", &self.job_id])?;
         if self.next_seq > 1 {
             url.query_pairs_mut().append_pair("from_seq", &self.next_seq.to_string());
         }

@@ -25,6 +25,7 @@ use std::{
 };
 
 use reqwest::Url;
+use secrecy::SecretString;
 
 use crate::wire::key::SigningKey;
 
@@ -42,6 +43,8 @@ pub struct Settings {
     /// What signs, with its name where the controller has several keys ([`SigningKey::named`]); `None`
     /// can only ask what the agent tells anybody.
     pub key: Option<SigningKey>,
+    /// A bearer token: what reads are proved with in the place of a key, and cancellations where there is no key.
+    pub token: Option<SecretString>,
     pub trust: Trust,
     /// Time limit of making a connection, TLS included.
     pub connect_timeout: Duration,
@@ -83,6 +86,7 @@ impl Settings {
             url,
             controller_id: controller_id.into(),
             key: None,
+            token: None,
             trust: Trust::System,
             connect_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(30),
@@ -105,6 +109,8 @@ fn on_loopback(url: &Url) -> bool {
 #[derive(Debug, Clone)]
 pub struct Client {
     inner: Arc<Inner>,
+    /// Whose jobs are meant, where an id alone may not say it.
+    of: Option<Arc<str>>,
 }
 
 #[derive(Debug)]
@@ -148,7 +154,14 @@ impl Client {
             .build()
             .map_err(|error| Error::Setting(error::chain(&error)))?;
         let inner = Inner { settings, http, tls: Arc::new(tls), reached: AtomicBool::new(false) };
-        Ok(Client { inner: Arc::new(inner) })
+        Ok(Client { inner: Arc::new(inner), of: None })
+    }
+
+    /// The same client; by a job's id it means that controller's.
+    #[must_use]
+    pub fn of(mut self, controller_id: Option<&str>) -> Client {
+        self.of = controller_id.map(Arc::from);
+        self
     }
 
     /// What it was made with.

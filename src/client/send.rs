@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use reqwest::{
     Method, Response, Url,
-    header::{CONTENT_TYPE, HeaderMap, HeaderValue, RANGE, RETRY_AFTER},
+    header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RANGE, RETRY_AFTER},
 };
+use secrecy::ExposeSecret;
 use tokio::time::Instant;
 use tokio_util::bytes::Bytes;
 
@@ -27,12 +28,14 @@ pub(super) enum Ask {
     Open { url: Url },
     /// An envelope: the same bytes at each try.
     Post { url: Url, body: Bytes },
+    /// What only the token proves.
+    Told { url: Url, body: Bytes },
 }
 
 impl Ask {
     fn url(&self) -> &Url {
         match self {
-            Ask::Get { url, .. } | Ask::Open { url } | Ask::Post { url, .. } => url,
+            Ask::Get { url, .. } | Ask::Open { url } | Ask::Post { url, .. } | Ask::Told { url, .. } => url,
         }
     }
 }
@@ -131,13 +134,19 @@ impl Client {
                 }
                 self.inner.http.get(url.clone()).headers(headers)
             }
-            Ask::Post { url, body } => self
-                .inner
-                .http
-                .request(Method::POST, url.clone())
-                .timeout(self.inner.settings.request_timeout)
-                .header(CONTENT_TYPE, "application/json")
-                .body(body.clone()),
+            Ask::Post { url, body } | Ask::Told { url, body } => {
+                let headers = match ask {
+                    Ask::Told { .. } => self.bearer()?,
+                    _ => HeaderMap::new(),
+                };
+                self.inner
+                    .http
+                    .request(Method::POST, url.clone())
+                    .timeout(self.inner.settings.request_timeout)
+                    .headers(headers)
+                    .header(CONTENT_TYPE, "application/json")
+                    .body(body.clone())
+            }
         };
         let response = request.send().await.map_err(|error| Error::of_http(&name, &error))?;
         let status = response.status();
@@ -173,9 +182,35 @@ impl Client {
         Ok(body.into())
     }
 
-    /// The header fields that prove who reads (RFC 9421); none without a key.
+    /// The address of an endpoint of one job, with whose it is if that was said.
+    pub(super) fn of_job(&self, path: &[&str]) -> Result<Url, Error> {
+        let mut url = self.endpoint(path)?;
+        if let Some(controller_id) = &self.of {
+            url.query_pairs_mut().append_pair("controller_id", controller_id);
+        }
+        Ok(url)
+    }
+
+    /// The token as a header field; none without one.
+    fn bearer(&self) -> Result<HeaderMap, Error> {
+        let mut headers = HeaderMap::new();
+        if let Some(token) = &self.inner.settings.token {
+            let mut value =
+                HeaderValue::from_str(&format!("Bearer {}", token.expose_secret())).map_err(|_| {
+                    Error::Setting("the token has characters that can't stand in a header field".to_owned())
+                })?;
+            value.set_sensitive(true);
+            headers.insert(AUTHORIZATION, value);
+        }
+        Ok(headers)
+    }
+
+    /// The header fields that prove who reads: the token, else a signature (RFC 9421); none without either.
     pub(super) fn proof(&self, method: &str, url: &Url) -> Result<HeaderMap, Error> {
         let settings = &self.inner.settings;
+        if settings.token.is_some() {
+            return self.bearer();
+        }
         let mut headers = HeaderMap::new();
         let Some(key) = &settings.key else { return Ok(headers) };
         let path_and_query = match url.query() {

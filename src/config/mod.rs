@@ -33,6 +33,14 @@ pub use secret::generate_secret;
 /// The example configuration: every key with its default, and what it means.
 pub const EXAMPLE: &str = include_str!("../../examples/agent-config.yaml");
 
+/// A duration as the configuration writes it: `300`, `10s`, `30d`.
+///
+/// # Errors
+/// What it should have been.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    size::duration(text)
+}
+
 /// `output.result_bytes` at most.
 pub const LARGEST_RESULT: usize = 16 << 20;
 

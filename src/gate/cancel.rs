@@ -1,6 +1,6 @@
 //! Cancellations: a signed envelope with `action`.
 
-use super::{Gate, Refused, authentic::Authentic, grant};
+use super::{Gate, Holder, Refused, authentic::Authentic, grant};
 use crate::{
     base::clock::Timestamp,
     wire::{Problem, fields::invalid, payload::Cancel},
@@ -11,18 +11,45 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdmittedCancel {
     controller_id: String,
+    /// Who asks, where that is no controller.
+    holder: Option<String>,
     key_id: Option<String>,
     job_id: String,
     admin: bool,
     job_controller_id: Option<String>,
     reason: Option<String>,
-    payload_sha256: String,
+    payload_sha256: Option<String>,
 }
 
 impl AdmittedCancel {
-    /// Who signed it.
+    /// A cancellation by who holds the right to operate; of that controller's jobs alone, or of all.
+    pub(super) fn by_holder(
+        holder: &Holder,
+        job_id: &str,
+        job_controller_id: Option<String>,
+        reason: Option<String>,
+    ) -> AdmittedCancel {
+        AdmittedCancel {
+            // No controller has an empty id: without one of its own, no job is its own.
+            controller_id: holder.controller.clone().unwrap_or_default(),
+            holder: Some(holder.name.clone()),
+            key_id: None,
+            job_id: job_id.to_owned(),
+            admin: holder.controller.is_none(),
+            job_controller_id,
+            reason: reason.filter(|reason| !reason.is_empty()),
+            payload_sha256: None,
+        }
+    }
+
+    /// The controller that signed it, or whose jobs the operator's token is for.
     pub fn controller_id(&self) -> &str {
         &self.controller_id
+    }
+
+    /// Who asks, for the record: the controller, or the name of a token or certificate.
+    pub fn by(&self) -> &str {
+        self.holder.as_deref().unwrap_or(&self.controller_id)
     }
 
     /// The name of the key that verified it, if that key has one.
@@ -50,9 +77,9 @@ impl AdmittedCancel {
         self.reason.as_deref()
     }
 
-    /// SHA-256 of the bytes that were signed, in lower-case hex.
-    pub fn payload_sha256(&self) -> &str {
-        &self.payload_sha256
+    /// SHA-256 of the bytes that were signed, in lower-case hex; `None` if nothing was signed.
+    pub fn payload_sha256(&self) -> Option<&str> {
+        self.payload_sha256.as_deref()
     }
 }
 
@@ -82,11 +109,12 @@ impl Gate {
         Ok(AdmittedCancel {
             admin: controller.admin,
             controller_id: cancel.controller_id,
+            holder: None,
             key_id: authentic.proof.key_id.clone(),
             job_id: cancel.job_id,
             job_controller_id: cancel.job_controller_id,
             reason: cancel.reason.filter(|reason| !reason.is_empty()),
-            payload_sha256: authentic.sha256(),
+            payload_sha256: Some(authentic.sha256()),
         })
     }
 }

@@ -8,7 +8,9 @@ mod authentic;
 mod cancel;
 mod fresh;
 mod grant;
+mod holder;
 mod keys;
+mod operate;
 pub mod quotas;
 pub mod rates;
 mod read;
@@ -19,6 +21,8 @@ mod tests;
 use std::collections::HashMap;
 
 pub use cancel::AdmittedCancel;
+pub use holder::{Holder, Token, Tokens};
+pub use operate::Operator;
 pub use read::{ReadRequest, Reader};
 pub use submit::Admitted;
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Gate, authentic::not_allowed, keys::Claim};
+use super::{Gate, Holder, Tokens, authentic::not_allowed, keys::Claim};
 use crate::{
     base::clock::Timestamp,
     config::ReadAccess,
@@ -10,6 +10,7 @@ use crate::{
         Code, Problem,
         httpsig::{SignatureError, Signed, Target},
         key::Algorithm,
+        rights::Right,
     },
 };
 
@@ -26,6 +27,8 @@ pub struct ReadRequest {
     pub path_and_query: String,
     /// Names in lower case; a header that comes several times is here several times, in its order.
     pub headers: Vec<(String, String)>,
+    /// Whose client certificate the connection has, if it is anybody's.
+    pub certificate: Option<Holder>,
 }
 
 /// Who reads.
@@ -37,6 +40,8 @@ pub enum Reader {
         /// Sees every controller's jobs.
         admin: bool,
     },
+    /// Somebody with a token or a certificate that gives the right to read.
+    Holder(Holder),
     /// Nobody in particular, where knowing a job's id is enough (`read_access: job-id`).
     Anyone,
 }
@@ -44,8 +49,23 @@ pub enum Reader {
 impl Reader {
     /// Whether jobs of that controller are shown to it.
     pub fn may_see(&self, controller_id: &str) -> bool {
+        self.sees_all() || self.own() == Some(controller_id)
+    }
+
+    /// The controller whose jobs it means by an id alone.
+    pub fn own(&self) -> Option<&str> {
         match self {
-            Reader::Controller { id, admin } => *admin || id == controller_id,
+            Reader::Controller { id, .. } => Some(id),
+            Reader::Holder(holder) => holder.controller.as_deref(),
+            Reader::Anyone => None,
+        }
+    }
+
+    /// Whether every controller's jobs are shown to it.
+    pub fn sees_all(&self) -> bool {
+        match self {
+            Reader::Controller { admin, .. } => *admin,
+            Reader::Holder(holder) => holder.controller.is_none(),
             Reader::Anyone => true,
         }
     }
@@ -63,21 +83,20 @@ impl Reader {
 }
 
 impl Gate {
-    /// Checks a read's proof: an HTTP Message Signature (RFC 9421) of a controller. Where `read_access` is
-    /// `job-id`, a read without a signature is [`Reader::Anyone`]; one with a signature is checked.
+    /// Checks a read's proof: an HTTP Message Signature (RFC 9421) of a controller, a bearer token (RFC 6750), or the
+    /// connection's certificate, in this order. Where `read_access` is `job-id`, a read without any is
+    /// [`Reader::Anyone`]; a signature or token that is there is checked.
     ///
     /// # Errors
     /// `UNAUTHENTICATED` without proof or with one that does not hold, `CONTROLLER_NOT_ALLOWED` if it holds
-    /// under the shared secret only.
-    pub fn reader(&self, request: &ReadRequest, now: Timestamp) -> Result<Reader, Problem> {
+    /// under the shared secret only, `FORBIDDEN` if it does not give the right to read.
+    pub fn reader(&self, request: &ReadRequest, tokens: &Tokens, now: Timestamp) -> Result<Reader, Problem> {
         let (input, signature) = match (request.field("signature-input"), request.field("signature")) {
-            (Some(input), Some(signature)) => (input, signature),
-            (None, None) if self.read_access == ReadAccess::JobId => return Ok(Reader::Anyone),
-            (None, None) => {
-                return Err(unauthenticated(
-                    "sign the request as a controller: headers `Signature-Input` and `Signature` (RFC 9421)",
-                ));
+            (None, None) => return self.unsigned_reader(request, tokens, now),
+            _ if request.bearer().is_some() => {
+                return Err(unauthenticated("give one proof, a token or a signature, not both"));
             }
+            (Some(input), Some(signature)) => (input, signature),
             _ => return Err(unauthenticated(&SignatureError::Malformed.to_string())),
         };
         let signed = Signed::parse(&input, &signature).map_err(unusable)?;
@@ -106,6 +125,56 @@ impl Gate {
         self.check_times(created, expires, now)?;
         let controller = self.controller(controller_id).ok_or_else(|| not_allowed(controller_id))?;
         Ok(Reader::Controller { id: controller.id.clone(), admin: controller.admin })
+    }
+
+    fn unsigned_reader(
+        &self,
+        request: &ReadRequest,
+        tokens: &Tokens,
+        now: Timestamp,
+    ) -> Result<Reader, Problem> {
+        let open = self.read_access == ReadAccess::JobId;
+        match self.holder(request, tokens, now)? {
+            // A token is what the caller wants to be judged by; a certificate may be there for another reason.
+            Some(holder) if !open || request.bearer().is_some() || holder.rights.hold(Right::Read) => {
+                must_hold(&holder, Right::Read)?;
+                Ok(Reader::Holder(holder))
+            }
+            _ if open => Ok(Reader::Anyone),
+            _ => Err(unauthenticated(
+                "sign the request as a controller (headers `Signature-Input` and `Signature`, RFC 9421), or send a \
+                 token (`Authorization: Bearer qca_...`)",
+            )),
+        }
+    }
+
+    /// Whose token the request has, else whose certificate its connection has.
+    ///
+    /// # Errors
+    /// `UNAUTHENTICATED`: there is a token that is not good, or it is for a controller that is on the list no more.
+    pub(super) fn holder(
+        &self,
+        request: &ReadRequest,
+        tokens: &Tokens,
+        now: Timestamp,
+    ) -> Result<Option<Holder>, Problem> {
+        let holder = match request.bearer() {
+            // Unknown, revoked and expired are one answer.
+            Some(text) => tokens.find(&text, now).map(|token| token.holder.clone()).ok_or_else(|| {
+                unauthenticated("the token is none of this agent's, is revoked or has expired")
+            })?,
+            None => match &request.certificate {
+                Some(holder) => holder.clone(),
+                None => return Ok(None),
+            },
+        };
+        match &holder.controller {
+            Some(id) if self.controller(id).is_none() => Err(unauthenticated(&format!(
+                "{} is for a controller that is not on the agent's list",
+                holder.name
+            ))),
+            _ => Ok(Some(holder)),
+        }
     }
 
     /// `controller_id`, or `controller_id/key_id`. Controllers' ids may hold slashes, names of keys can't: the
@@ -148,6 +217,13 @@ impl ReadRequest {
         (!lines.is_empty()).then(|| lines.join(", "))
     }
 
+    /// The token of `Authorization: Bearer`. Other schemes are not for us.
+    fn bearer(&self) -> Option<String> {
+        let value = self.field("authorization")?;
+        let (scheme, token) = value.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim().to_owned())
+    }
+
     fn target(&self) -> Target<'_> {
         Target {
             method: &self.method,
@@ -158,7 +234,17 @@ impl ReadRequest {
     }
 }
 
-fn unauthenticated(details: &str) -> Problem {
+/// That these rights hold that one.
+pub(super) fn must_hold(holder: &Holder, right: Right) -> Result<(), Problem> {
+    if holder.rights.hold(right) {
+        return Ok(());
+    }
+    Err(Problem::new(Code::Forbidden)
+        .details(format!("{} does not hold the scope {}", holder.name, right.as_str()))
+        .with("missing_scopes", vec![right.as_str()]))
+}
+
+pub(super) fn unauthenticated(details: &str) -> Problem {
     Problem::new(Code::Unauthenticated).details(details)
 }
 

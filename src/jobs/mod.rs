@@ -28,6 +28,7 @@ pub mod state;
 mod sweeps;
 #[cfg(test)]
 mod tests;
+mod tokens;
 
 use std::{
     net::IpAddr,
@@ -43,20 +44,21 @@ pub use runner::CLASS;
 pub use shared::Mode;
 
 use crate::{
+    audit::Event,
     base::{
         budget::{Held, Purse},
         clock::Timestamp,
         tasks::Tasks,
     },
     config::Config,
-    gate::{Gate, ReadRequest, Reader},
+    gate::{Gate, Operator, ReadRequest, Reader},
     metrics::Metrics,
     output::{Outputs, Stream},
     sandbox::{Engine, Stop},
-    store::{Store, StoreError},
+    store::{self, Store, StoreError, tokens::TokenRow},
     wire::{
-        Problem,
-        result::{Accepted, CancelAnswer, JobPage, JobStatus},
+        Code, Problem,
+        result::{Accepted, CancelAnswer, DrainAnswer, JobPage, JobStatus},
     },
 };
 use shared::{Settings, Shared};
@@ -105,6 +107,7 @@ impl Service {
     /// # Errors
     /// The database can't be read.
     pub async fn start(&self, tasks: &mut Tasks) -> Result<Recovered, StoreError> {
+        tokens::load(&self.shared).await?;
         let recovered = recover::all(&self.shared, &self.runners).await?;
         sweeps::storage_once(&self.shared).await;
         let (shared, runners) = (Arc::clone(&self.shared), self.runners.clone());
@@ -143,14 +146,91 @@ impl Service {
     /// # Errors
     /// `UNAUTHENTICATED` and such: see [`Gate::reader`]; `RATE_LIMITED`.
     pub fn reader(&self, request: &ReadRequest, now: Timestamp) -> Result<Reader, Problem> {
-        let reader = self.shared.gate.load().reader(request, now)?;
+        let reader = self.shared.gate.load().reader(request, &self.shared.tokens.load(), now)?;
         reads::read(&self.shared, &reader)?;
         Ok(reader)
+    }
+
+    /// Who operates.
+    ///
+    /// # Errors
+    /// `UNAUTHENTICATED` and such: see [`Gate::operator`].
+    pub fn operator(&self, request: &ReadRequest, now: Timestamp) -> Result<Operator, Problem> {
+        self.shared.gate.load().operator(request, &self.shared.tokens.load(), now)
+    }
+
+    /// Ends a job for who operates.
+    ///
+    /// # Errors
+    /// As [`Service::cancel`].
+    pub async fn cancel_by(
+        &self,
+        operator: &Operator,
+        job_id: &str,
+        body: Bytes,
+        now: Timestamp,
+    ) -> Result<CancelAnswer, Problem> {
+        service::cancel_by(&self.shared, operator, job_id, &body, now).await
+    }
+
+    /// Drains the agent, or takes that back, for who operates; recorded.
+    ///
+    /// # Errors
+    /// `FORBIDDEN` if the right is for one controller's jobs; `DRAINING` if the agent stops.
+    pub async fn drain_by(&self, operator: &Operator, drain: bool) -> Result<DrainAnswer, Problem> {
+        self.shared.gate.load().may_drain(operator)?;
+        if !(if drain { self.drain() } else { self.undrain() }) {
+            return Err(Problem::new(Code::Draining)
+                .details("the agent is stopping: that can't be taken back")
+                .retry_after(5));
+        }
+        let kind = if drain { "agent.drained" } else { "agent.undrained" };
+        tracing::info!(by = operator.name(), kind, "told so by a request");
+        let details = serde_json::json!({"by": operator.name()});
+        let written = self
+            .shared
+            .store
+            .write(move |tx| {
+                let event = Event::Agent { kind, details: &details };
+                store::audit::append(tx, Timestamp::now(), &event).map(drop)
+            })
+            .await;
+        if let Err(error) = written {
+            tracing::error!(kind, %error, "the agent's own step could not be recorded");
+        }
+        let counts = self.counts();
+        Ok(DrainAnswer {
+            mode: self.mode().as_str().to_owned(),
+            jobs_running: counts.running,
+            jobs_queued: counts.queued,
+        })
+    }
+
+    /// Whether there is such a controller on the list.
+    pub fn knows(&self, controller: &str) -> bool {
+        self.shared.gate.load().controller(controller).is_some()
+    }
+
+    /// Adds a bearer token, good at once. `false`: there are as many as may be.
+    ///
+    /// # Errors
+    /// The record can't be written.
+    pub async fn create_token(&self, token: TokenRow) -> Result<bool, StoreError> {
+        tokens::create(&self.shared, token).await
+    }
+
+    /// Revokes a bearer token, good no more. `None`: there is none of that id; `Some(false)`: it was revoked before.
+    ///
+    /// # Errors
+    /// The record can't be written.
+    pub async fn revoke_token(&self, id: &str) -> Result<Option<bool>, StoreError> {
+        tokens::revoke(&self.shared, id.to_owned()).await
     }
 
     /// Writes what waits to be written with the next sweep: for the end, when the door is closed.
     pub async fn settle(&self) {
         refusals::write(&self.shared).await;
+        tokens::uses(&self.shared).await;
     }
 
     /// How a job stands; what its texts hold of the purse is to be kept as long as they are.

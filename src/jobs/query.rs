@@ -87,14 +87,14 @@ pub enum Streamed {
 /// The row of the job that the reader means by that id and may see. Another controller's job is not looked
 /// for where it may not be seen: not even the time it takes tells of it.
 fn locate(db: &Connection, reader: &Reader, job_id: &str) -> Result<Located, StoreError> {
-    let own = match reader {
-        Reader::Controller { id, .. } => jobs::locate(db, id, job_id)?,
-        Reader::Anyone => None,
+    let own = match reader.own() {
+        Some(id) => jobs::locate(db, id, job_id)?,
+        None => None,
     };
-    match (own, reader) {
-        (Some(row), _) => Ok(Located::Row(row)),
-        (None, Reader::Controller { admin: false, .. }) => Ok(Located::Nowhere),
-        (None, Reader::Controller { admin: true, .. } | Reader::Anyone) => jobs::locate_any(db, job_id),
+    match own {
+        Some(row) => Ok(Located::Row(row)),
+        None if reader.sees_all() => jobs::locate_any(db, job_id),
+        None => Ok(Located::Nowhere),
     }
 }
 
@@ -198,19 +198,20 @@ pub(super) async fn list(
     let invalid = |parameter: &str, details: String| {
         Problem::new(Code::InvalidQuery).details(details).with("parameter", parameter)
     };
-    let controller = match reader {
+    let controller = match (reader, reader.own()) {
         // Knowing an id is enough to read that job; ids themselves are not given out.
-        Reader::Anyone => {
-            return Err(Problem::new(Code::Unauthenticated)
-                .details("a list needs a controller's signature (RFC 9421), whatever read_access says"));
+        (Reader::Anyone, _) => {
+            return Err(Problem::new(Code::Unauthenticated).details(
+                "a list needs a controller's signature (RFC 9421) or a token, whatever read_access says",
+            ));
         }
-        Reader::Controller { admin: true, .. } => query.controller_id,
-        Reader::Controller { id, .. } => {
+        (_, Some(id)) if !reader.sees_all() => {
             if query.controller_id.as_ref().is_some_and(|wanted| wanted != id) {
                 return Ok(JobPage { jobs: Vec::new(), next_cursor: None });
             }
-            Some(id.clone())
+            Some(id.to_owned())
         }
+        _ => query.controller_id,
     };
     let limit = query.limit.unwrap_or(DEFAULT_PAGE);
     if !(1..=LARGEST_PAGE).contains(&limit) {

@@ -15,12 +15,13 @@ use crate::{
 pub(super) fn read(shared: &Shared, reader: &Reader) -> Result<(), Problem> {
     match reader {
         Reader::Controller { id, .. } => take(shared, id),
+        Reader::Holder(holder) => take(shared, &holder.name),
         // Its address is all that is known of it.
         Reader::Anyone => Ok(()),
     }
 }
 
-/// Counts a read or a cancellation of that controller.
+/// Counts a read or a cancellation of that controller, or of who has that name.
 ///
 /// # Errors
 /// `RATE_LIMITED`.
@@ -30,7 +31,7 @@ pub(super) fn take(shared: &Shared, controller: &str) -> Result<(), Problem> {
     shared.reads.take(controller, rate, Instant::now()).map_err(|seconds| {
         Problem::new(Code::RateLimited)
             .details(format!(
-                "controller {controller:?} reads and cancels more often than it may; try again in {seconds} s"
+                "{controller:?} reads and cancels more often than it may; try again in {seconds} s"
             ))
             .with("limit", "rate_of_reads")
             .retry_after(seconds)

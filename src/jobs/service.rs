@@ -23,7 +23,7 @@ use crate::{
         clock::Timestamp,
         failpoints::{failpoint, planted},
     },
-    gate::{Admitted, Refused},
+    gate::{Admitted, AdmittedCancel, Operator, Refused},
     sandbox::Stop,
     store::{
         StoreError,
@@ -397,8 +397,32 @@ pub(super) async fn cancel(
             return Err(refuse(shared, Refused { problem: refused.problem, authenticated }, peer, now).await);
         }
     };
+    end(shared, job_id, admitted, now).await
+}
+
+/// Cancels a job for somebody who holds the right to operate.
+///
+/// # Errors
+/// As [`cancel`].
+pub(super) async fn cancel_by(
+    shared: &Arc<Shared>,
+    operator: &Operator,
+    job_id: &str,
+    body: &[u8],
+    now: Timestamp,
+) -> Result<CancelAnswer, Problem> {
+    let admitted = shared.gate.load().cancel_by(operator, job_id, body)?;
+    end(shared, job_id, admitted, now).await
+}
+
+async fn end(
+    shared: &Arc<Shared>,
+    job_id: &str,
+    admitted: AdmittedCancel,
+    now: Timestamp,
+) -> Result<CancelAnswer, Problem> {
     let (id, controller, admin) = (job_id.to_owned(), admitted.controller_id().to_owned(), admitted.admin());
-    reads::take(shared, &controller)?;
+    reads::take(shared, admitted.by())?;
     let owner = admitted.job_controller_id().map(str::to_owned);
     let (job, located) = shared
         .store
@@ -433,9 +457,9 @@ pub(super) async fn cancel(
     let cancel = Cancel {
         at: now,
         why: CancelWhy::Cancel,
-        by: admitted.controller_id().to_owned(),
+        by: admitted.by().to_owned(),
         reason: admitted.reason().map(|reason| redact::redact_str::<String>(&[], reason)),
-        payload_sha256: Some(admitted.payload_sha256().to_owned()),
+        payload_sha256: admitted.payload_sha256().map(str::to_owned),
     };
     let row = job.row;
     // From here on in a task of its own, for the same reason as a submission's.
@@ -456,7 +480,7 @@ pub(super) async fn cancel(
     });
     match task.await {
         Ok(Ok(status)) => {
-            tracing::info!(job_id, row, by = admitted.controller_id(), "cancel requested");
+            tracing::info!(job_id, row, by = admitted.by(), "cancel requested");
             Ok(CancelAnswer { job_id: job_id.to_owned(), status, cancel_requested: true })
         }
         Ok(Err(StoreError::Conflict { found, .. })) => {

@@ -15,7 +15,7 @@ use tokio::sync::{Notify, watch};
 use super::{queue::Queue, refusals::Refusals};
 use crate::{
     config::{Config, JobsConfig, OutputConfig, SandboxConfig, StorageConfig},
-    gate::{Gate, quotas::Quotas, rates::Rates},
+    gate::{Gate, Tokens, quotas::Quotas, rates::Rates},
     metrics::Metrics,
     output::Outputs,
     sandbox::{Engine, Stop},
@@ -34,6 +34,17 @@ pub enum Mode {
     Draining,
     /// The agent stops: as draining, and for good.
     Stopping,
+}
+
+impl Mode {
+    /// As it is shown.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Mode::Serving => "serving",
+            Mode::Draining => "draining",
+            Mode::Stopping => "stopping",
+        }
+    }
 }
 
 /// What of the configuration the job service decides by; swapped whole by a reload.
@@ -64,6 +75,8 @@ pub(super) struct Shared {
     /// Reads and cancellations, by who asks.
     pub reads: Rates,
     pub quotas: Quotas,
+    /// The bearer tokens that are not revoked; swapped whole by each change.
+    pub tokens: ArcSwap<Tokens>,
     /// Whether running jobs of controllers that are on the list no more have to be looked for.
     pub look_for_revoked: AtomicBool,
     pub store: Store,
@@ -109,6 +122,7 @@ impl Shared {
             rates: Rates::new(65_536),
             reads: Rates::new(65_536),
             quotas: Quotas::default(),
+            tokens: ArcSwap::default(),
             look_for_revoked: AtomicBool::new(true),
             store,
             outputs,

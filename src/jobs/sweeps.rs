@@ -15,6 +15,7 @@ use super::{
     queue::Waiting,
     refusals, revoke, runner,
     shared::Shared,
+    tokens,
 };
 use crate::{
     base::{
@@ -22,7 +23,7 @@ use crate::{
         failpoints::failpoint,
     },
     gate::quotas,
-    store::{jobs, retention, usage},
+    store::{self, jobs, retention, usage},
 };
 
 /// How often jobs are looked at whose ttl may have passed.
@@ -112,6 +113,7 @@ pub(super) async fn run(shared: Arc<Shared>, stop: CancellationToken) {
             let believed = steady.now(now, Instant::now());
             if last_retention.elapsed() >= RETENTION {
                 last_retention = Instant::now();
+                tokens::uses(&shared).await;
                 retention_once(&shared, believed, now).await;
             }
             if Instant::now() >= next_orphans {
@@ -293,6 +295,7 @@ pub(super) async fn retention_once(shared: &Arc<Shared>, believed: Timestamp, no
                 .write(move |tx| {
                     let rows = retention::delete(tx, cut, BATCH, now)?;
                     let more = retention::delete_submissions(tx, cut, BATCH, now)?;
+                    store::tokens::forget(tx, cut)?;
                     Ok((rows, more))
                 })
                 .await;

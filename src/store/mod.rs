@@ -28,6 +28,7 @@ pub mod restore;
 pub mod retention;
 mod schema;
 pub mod submissions;
+pub mod tokens;
 pub mod usage;
 mod verify;
 mod writer;

@@ -13,6 +13,7 @@ pub(super) const STEPS: &[(&str, &str)] = &[
     ("0001_initial.sql", include_str!("../../migrations/0001_initial.sql")),
     ("0002_unverified.sql", include_str!("../../migrations/0002_unverified.sql")),
     ("0003_usage.sql", include_str!("../../migrations/0003_usage.sql")),
+    ("0004_tokens.sql", include_str!("../../migrations/0004_tokens.sql")),
 ];
 
 /// The version that this program writes.

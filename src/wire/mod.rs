@@ -10,7 +10,9 @@ pub mod key;
 pub mod payload;
 pub mod problem;
 pub mod result;
+pub mod rights;
 pub mod status;
+pub mod token;
 
 pub use code::Code;
 pub use payload::{Payload, SandboxRequest};

@@ -136,3 +136,12 @@ pub struct CancelAnswer {
     pub status: Status,
     pub cancel_requested: bool,
 }
+
+/// The answer to a drain, and to its end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrainAnswer {
+    /// `serving` or `draining`.
+    pub mode: String,
+    pub jobs_running: usize,
+    pub jobs_queued: usize,
+}

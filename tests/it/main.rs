@@ -19,3 +19,4 @@ mod refusals;
 mod reload;
 mod stream;
 mod systemd;
+mod tokens;

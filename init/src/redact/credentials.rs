@@ -1,4 +1,4 @@
-//! `Bearer x`, `Basic x`, and AWS access key ids, wherever they stand.
+//! `Bearer x`, `Basic x`, AWS access key ids and the agent's own tokens, wherever they stand.
 
 use super::pairs::mask;
 use super::search::Word;
@@ -102,28 +102,45 @@ fn is_space(byte: Option<u8>) -> bool {
     matches!(byte, Some(b' ' | b'\t'))
 }
 
-/// `AKIA` or `ASIA` and 16 capital letters and digits. The first four are shown: they tell what it is, and
-/// so nothing is held back for a text that merely ends with an A.
+/// Hex digits of one of the agent's tokens after its first four bytes.
+const TOKEN: usize = 64;
+
+/// `AKIA` or `ASIA` and 16 capital letters and digits; `qca_` and 64 hex digits. The first four are shown: they tell
+/// what it is, and so nothing is held back for a text that merely ends with an A.
 #[derive(Debug, Clone, Default)]
 pub struct KeyIds {
     start: usize,
     found: bool,
+    token: bool,
+}
+
+impl KeyIds {
+    fn belongs(&self, byte: u8) -> bool {
+        byte.is_ascii_digit()
+            || if self.token { (b'a'..=b'f').contains(&byte) } else { byte.is_ascii_uppercase() }
+    }
+
+    fn length(&self) -> usize {
+        if self.token { TOKEN } else { KEY_ID }
+    }
 }
 
 impl Machine for KeyIds {
     fn begin(&mut self, window: &Window, hit: Hit) -> bool {
         self.start = hit.end;
         self.found = false;
-        window.slice(hit.start, hit.end).iter().all(u8::is_ascii_uppercase)
+        self.token = hit.word == Word::Token;
+        let word = window.slice(hit.start, hit.end);
+        if self.token { word == b"qca_" } else { word.iter().all(u8::is_ascii_uppercase) }
     }
 
     fn step(&mut self, _: &Window, place: usize, byte: Option<u8>, masks: &mut Vec<(usize, usize)>) -> Next {
-        if !byte.is_some_and(|b| b.is_ascii_uppercase() || b.is_ascii_digit()) {
+        if !byte.is_some_and(|byte| self.belongs(byte)) {
             return Next::Done(if self.found { place } else { self.start });
         }
         if self.found {
             mask(masks, place);
-        } else if place + 1 - self.start == KEY_ID {
+        } else if place + 1 - self.start == self.length() {
             self.found = true;
             masks.push((self.start, place + 1));
         }

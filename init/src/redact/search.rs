@@ -20,6 +20,8 @@ pub enum Word {
     Basic,
     /// The first letters of an AWS access key id.
     KeyId,
+    /// The first letters of a bearer token of the agent.
+    Token,
     /// `-----BEGIN `.
     Begin,
     /// `://`.
@@ -27,7 +29,7 @@ pub enum Word {
 }
 
 /// In lower case. None is the beginning of another, so at one place there is at most one.
-const WORDS: [(&str, Word); 16] = [
+const WORDS: [(&str, Word); 17] = [
     ("password", Word::Name),
     ("passwd", Word::Name),
     ("passphrase", Word::Name),
@@ -42,6 +44,7 @@ const WORDS: [(&str, Word); 16] = [
     ("basic", Word::Basic),
     ("akia", Word::KeyId),
     ("asia", Word::KeyId),
+    ("qca_", Word::Token),
     ("-----begin ", Word::Begin),
     ("://", Word::Authority),
 ];

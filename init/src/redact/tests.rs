@@ -131,6 +131,26 @@ fn aws_key_ids() {
 }
 
 #[test]
+fn the_agents_own_tokens() {
+    let digits = "0123456789abcdef".repeat(4);
+    let upper = digits.to_uppercase();
+    for (text, shown) in [
+        (format!("it is qca_{digits}."), "it is qca_§.".to_owned()),
+        (format!("xqca_{digits}abc y"), "xqca_§ y".to_owned()),
+        (
+            format!("curl -H 'Authorization: Bearer qca_{digits}'"),
+            "curl -H 'Authorization: Bearer §'".to_owned(),
+        ),
+        (format!("qca_{}", &digits[1..]), format!("qca_{}", &digits[1..])),
+        (format!("QCA_{digits}"), format!("QCA_{digits}")),
+        (format!("qca_{upper}"), format!("qca_{upper}")),
+        ("qca_ qca_1".to_owned(), "qca_ qca_1".to_owned()),
+    ] {
+        check(&[], &text, &shown);
+    }
+}
+
+#[test]
 fn private_keys() {
     let key = |kind: &str| format!("a\n-----BEGIN {kind}-----\nMIIE+/=\nabc-def\n-----END {kind}-----\nb");
     for kind in [
@@ -336,6 +356,8 @@ fn text() -> impl Strategy<Value = Vec<u8>> {
         "dXNlcjpwYXNz",
         "AKIA",
         "ASIA",
+        "qca_",
+        "0123456789abcdef0123456789abcdef",
         "IOSFODNN7EXAMPLE",
         "-----BEGIN ",
         "-----BEGIN RSA PRIVATE KEY-----",

@@ -127,7 +127,7 @@ impl Rule {
         match self.kind {
             Kind::Pairs(_) => matches!(word, Word::Name | Word::Pwd | Word::Authorization),
             Kind::Credentials(_) => matches!(word, Word::Bearer | Word::Basic),
-            Kind::KeyIds(_) => word == Word::KeyId,
+            Kind::KeyIds(_) => matches!(word, Word::KeyId | Word::Token),
             Kind::Pem(_) => word == Word::Begin,
             Kind::Url(_) => word == Word::Authority,
         }

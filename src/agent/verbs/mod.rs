@@ -5,6 +5,7 @@ mod backup;
 mod drain;
 mod restore;
 mod sandboxes;
+pub mod token;
 mod verify_db;
 
 use std::{future::Future, path::Path};

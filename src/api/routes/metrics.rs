@@ -23,11 +23,9 @@ pub async fn metrics(State(app): State<Arc<App>>, headers: HeaderMap) -> Respons
     if let Some(token) = &config.metrics_token
         && !holds(token, &headers)
     {
-        let problem =
-            Problem::new(Code::Unauthenticated).details("Send `Authorization: Bearer <metrics_token>`");
-        let mut response = problem.into_response();
-        response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-        return response;
+        return Problem::new(Code::Unauthenticated)
+            .details("Send `Authorization: Bearer <metrics_token>`")
+            .into_response();
     }
     match app.metrics.text() {
         Ok(text) => ([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response(),

@@ -1,6 +1,7 @@
 //! One file a path.
 
 pub mod cancel;
+pub mod drain;
 pub mod health;
 pub mod jobs;
 pub mod metrics;

@@ -20,10 +20,10 @@ use crate::{
         budget::{Held, Purse},
         clock::Timestamp,
     },
-    gate::{ReadRequest, Reader},
+    gate::{Operator, ReadRequest, Reader},
     wire::{
         Code, Problem, Status,
-        result::{Accepted, CancelAnswer, JobPage, JobStatus},
+        result::{Accepted, CancelAnswer, DrainAnswer, JobPage, JobStatus},
     },
 };
 
@@ -34,6 +34,8 @@ pub struct Fake {
     pub reads: Mutex<Vec<ReadRequest>>,
     /// Who asked for a status.
     pub readers: Mutex<Vec<Reader>>,
+    /// What was done without a signature.
+    pub operated: Mutex<Vec<String>>,
     pub lists: Mutex<Vec<ListQuery>>,
     pub streams: Mutex<Vec<(Option<u64>, bool)>>,
     /// Lets the body `wait` go on.
@@ -93,6 +95,37 @@ impl Jobs for Fake {
             return Err(Problem::new(Code::Unauthenticated));
         }
         Ok(Reader::Anyone)
+    }
+
+    fn operator(&self, request: &ReadRequest, _: Timestamp) -> Result<Operator, Problem> {
+        self.reads.lock().unwrap().push(request.clone());
+        let token = request.headers.iter().find(|(name, _)| name == "authorization");
+        match token.is_some_and(|(_, value)| value == "Bearer good") || request.certificate.is_some() {
+            true => Ok(Operator::for_tests("token:good")),
+            false => Err(Problem::new(Code::Unauthenticated)),
+        }
+    }
+
+    fn cancel_by<'a>(
+        &'a self,
+        operator: &'a Operator,
+        job_id: &'a str,
+        body: Bytes,
+        _: Timestamp,
+    ) -> Answer<'a, CancelAnswer> {
+        self.operated.lock().unwrap().push(format!(
+            "{} cancels {job_id}: {}",
+            operator.name(),
+            String::from_utf8_lossy(&body)
+        ));
+        let answer =
+            CancelAnswer { job_id: job_id.to_owned(), status: Status::Running, cancel_requested: true };
+        async move { Ok(answer) }.boxed()
+    }
+
+    fn drain<'a>(&'a self, operator: &'a Operator, drain: bool) -> Answer<'a, DrainAnswer> {
+        self.operated.lock().unwrap().push(format!("{} drains: {drain}", operator.name()));
+        async { Ok(DrainAnswer { mode: "draining".to_owned(), jobs_running: 1, jobs_queued: 2 }) }.boxed()
     }
 
     fn status<'a>(

@@ -264,6 +264,46 @@ async fn a_cancellation_says_whether_the_job_has_ended_by_it() {
 }
 
 #[tokio::test]
+async fn a_token_operates_and_is_never_taken_for_a_signature() {
+    let door = door(config());
+    let post = |path: &str, token: Option<&str>, body: &'static str| {
+        let request = Request::post(path);
+        let request = token.iter().fold(request, |request, token| request.header("authorization", *token));
+        request.body(Body::from(body)).unwrap()
+    };
+    let cancel = "/api/v1/jobs/job-1/cancel";
+    let answer = door.ask(post(cancel, Some("Bearer good"), "{}")).await;
+    assert_eq!((answer.status, &answer.json()["status"]), (202, &json!("running")));
+    let answer = door.ask(post("/api/v1/drain", Some("Bearer good"), "")).await;
+    assert_eq!(
+        (answer.status, answer.json()),
+        (200, json!({"mode": "draining", "jobs_running": 1, "jobs_queued": 2}))
+    );
+    door.ask(post("/api/v1/undrain", Some("Bearer good"), "")).await;
+    assert_eq!(
+        *door.fake.operated.lock().unwrap(),
+        ["token:good cancels job-1: {}", "token:good drains: true", "token:good drains: false"]
+    );
+    assert!(door.fake.bodies.lock().unwrap().is_empty(), "nothing went on as signed");
+    for (path, token) in [
+        (cancel, Some("bearer bad")),
+        ("/api/v1/drain", Some("Bearer bad")),
+        ("/api/v1/drain", None),
+        ("/api/v1/undrain", Some("Basic good")),
+    ] {
+        let answer = door.ask(post(path, token, "{}")).await;
+        assert_eq!(answer.refusal(), (401, "UNAUTHENTICATED".to_owned()), "{path} {token:?}");
+        assert_eq!(answer.header("www-authenticate"), "Bearer");
+    }
+    // A submission is signed, whatever else it brings.
+    let mut submission = submission("{}");
+    submission.headers_mut().insert("authorization", "Bearer good".parse().unwrap());
+    assert_eq!(door.ask(submission).await.status, 202);
+    assert_eq!(door.fake.bodies.lock().unwrap().len(), 1);
+    assert_eq!(door.fake.operated.lock().unwrap().len(), 3);
+}
+
+#[tokio::test]
 async fn a_read_brings_the_gate_what_was_signed() {
     let door = door(config());
     let headers = [("host", "agent.example.com:8443"), ("signature", "a"), ("signature", "b")];

@@ -1,6 +1,6 @@
 use super::*;
 use crate::{
-    gate::{ReadRequest, Reader},
+    gate::{ReadRequest, Reader, Tokens},
     wire::{
         Code,
         httpsig::{self, Target},
@@ -22,24 +22,27 @@ fn request(key: &SigningKey, controller_id: &str, created: i64) -> ReadRequest {
             ("signature-input".to_owned(), headers.signature_input),
             ("signature".to_owned(), headers.signature),
         ],
+        certificate: None,
     }
 }
 
 fn code(request: &ReadRequest) -> Code {
-    gate().reader(request, NOW).unwrap_err().code
+    gate().reader(request, &Tokens::default(), NOW).unwrap_err().code
 }
 
 #[test]
 fn a_controller_reads_its_own_and_an_administrator_all() {
     let key = SigningKey::hmac(SECRET);
-    let reader = gate().reader(&request(&key, "controller-1", SIGNED_AT), NOW).unwrap();
+    let reader = gate().reader(&request(&key, "controller-1", SIGNED_AT), &Tokens::default(), NOW).unwrap();
     assert_eq!(reader, Reader::Controller { id: "controller-1".to_owned(), admin: false });
     assert!(reader.may_see("controller-1") && !reader.may_see("limited"));
     // Its name holds slashes, and so does its `keyid`.
-    let admin = gate().reader(&request(&key, "https://admin.example.com", SIGNED_AT), NOW).unwrap();
+    let admin = gate()
+        .reader(&request(&key, "https://admin.example.com", SIGNED_AT), &Tokens::default(), NOW)
+        .unwrap();
     assert!(admin.may_see("controller-1") && admin.may_see("anybody"));
     let named = SigningKey::hmac(OTHER_SECRET).named("2024");
-    assert!(gate().reader(&request(&named, "limited", SIGNED_AT), NOW).is_ok());
+    assert!(gate().reader(&request(&named, "limited", SIGNED_AT), &Tokens::default(), NOW).is_ok());
     let misnamed = SigningKey::hmac(OTHER_SECRET).named("2025");
     assert_eq!(code(&request(&misnamed, "limited", SIGNED_AT)), Code::Unauthenticated);
 }
@@ -49,20 +52,20 @@ fn who_proves_nothing_reads_nothing_unless_the_id_is_enough() {
     let bare = ReadRequest { headers: vec![], ..request(&SigningKey::hmac(SECRET), "controller-1", 0) };
     assert_eq!(code(&bare), Code::Unauthenticated);
     let open = Gate::new(&config(), ReadAccess::JobId).unwrap();
-    assert_eq!(open.reader(&bare, NOW), Ok(Reader::Anyone));
+    assert_eq!(open.reader(&bare, &Tokens::default(), NOW), Ok(Reader::Anyone));
     // What is given is checked all the same.
     let forged = request(&SigningKey::hmac("x"), "controller-1", SIGNED_AT);
-    assert_eq!(open.reader(&forged, NOW).unwrap_err().code, Code::Unauthenticated);
+    assert_eq!(open.reader(&forged, &Tokens::default(), NOW).unwrap_err().code, Code::Unauthenticated);
     let mut half = request(&SigningKey::hmac(SECRET), "controller-1", SIGNED_AT);
     half.headers.retain(|(name, _)| name != "signature");
-    assert_eq!(open.reader(&half, NOW).unwrap_err().code, Code::Unauthenticated);
+    assert_eq!(open.reader(&half, &Tokens::default(), NOW).unwrap_err().code, Code::Unauthenticated);
 }
 
 #[test]
 fn unknown_and_wrong_are_one_answer_and_the_shared_secret_alone_gives_nothing() {
     let wrong = SigningKey::hmac("w");
     let answers = ["controller-1", "nobody", "limited/2024", "a/b"]
-        .map(|id| gate().reader(&request(&wrong, id, SIGNED_AT), NOW).unwrap_err());
+        .map(|id| gate().reader(&request(&wrong, id, SIGNED_AT), &Tokens::default(), NOW).unwrap_err());
     assert!(answers.iter().all(|answer| answer == &answers[0]));
     let stranger = request(&SigningKey::hmac(SECRET), "stranger", SIGNED_AT);
     assert_eq!(code(&stranger), Code::ControllerNotAllowed);
@@ -72,10 +75,15 @@ fn unknown_and_wrong_are_one_answer_and_the_shared_secret_alone_gives_nothing() 
 fn age_is_exact_at_its_bounds() {
     let key = SigningKey::hmac(SECRET);
     for good in [-300, 0, 30] {
-        assert!(gate().reader(&request(&key, "controller-1", SIGNED_AT + good), NOW).is_ok(), "{good}");
+        assert!(
+            gate().reader(&request(&key, "controller-1", SIGNED_AT + good), &Tokens::default(), NOW).is_ok(),
+            "{good}"
+        );
     }
     for (bad, skew, allowed) in [(-301, 301, 300), (31, 31, 30)] {
-        let problem = gate().reader(&request(&key, "controller-1", SIGNED_AT + bad), NOW).unwrap_err();
+        let problem = gate()
+            .reader(&request(&key, "controller-1", SIGNED_AT + bad), &Tokens::default(), NOW)
+            .unwrap_err();
         assert_eq!(problem.code, Code::Unauthenticated);
         assert_eq!(
             (&problem.more["skew_seconds"], &problem.more["allowed_seconds"]),
@@ -113,9 +121,15 @@ fn foreign(components: &str, params: &str) -> ReadRequest {
 fn other_programs_sign_their_own_way_as_long_as_enough_is_covered() {
     let time = format!(";created={SIGNED_AT};keyid=\"controller-1\"");
     let all = r#""x-note" "@target-uri" "@method""#;
-    assert!(gate().reader(&foreign(all, &time), NOW).is_ok());
+    assert!(gate().reader(&foreign(all, &time), &Tokens::default(), NOW).is_ok());
     assert!(
-        gate().reader(&foreign(all, &format!("{time};expires={SIGNED_AT};alg=\"hmac-sha256\"")), NOW).is_ok()
+        gate()
+            .reader(
+                &foreign(all, &format!("{time};expires={SIGNED_AT};alg=\"hmac-sha256\"")),
+                &Tokens::default(),
+                NOW
+            )
+            .is_ok()
     );
     assert_eq!(code(&foreign(all, &format!("{time};expires={}", SIGNED_AT - 1))), Code::Unauthenticated);
     assert_eq!(code(&foreign(all, &format!("{time};alg=\"ed25519\""))), Code::Unauthenticated);

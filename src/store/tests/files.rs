@@ -268,6 +268,7 @@ fn released_migrations_are_not_edited_and_none_is_forgotten() {
             "7742558408507bce8b6e10c9db3b956547e118543bd60af5ae5405e97c78858d",
             "73f1f399493208cf91d00b0ccb6d37a7264ef209a514980c34ada6875961be1f",
             "d885cc971f9e8dfe4719e0e45aea81c00387c52b0c9c6f557fbe705956899646",
+            "3e532ee504f583793a24571f5f793349424262c9eabeb2bcb8f1f75469a03b74",
         ]
     );
 }
