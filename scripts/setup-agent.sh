@@ -2,7 +2,10 @@
 # Installs the agent as a service. As root; may be run again at any time: what is there is kept, programs and unit
 # are replaced (an upgrade). Six steps: user and group, folders, programs, TLS certificate, systemd service, Docker's
 # group. The configuration is made with a fresh secret if there is none.
-#   scripts/setup-agent.sh [--bin FOLDER]     FOLDER with quickcmd-agent and quickcmd (default: bin/)
+#   scripts/setup-agent.sh [--bin FOLDER] [--with-filter]
+#     --bin FOLDER     with quickcmd-agent and quickcmd (default: bin/)
+#     --with-filter    puts the Docker filter between agent and Docker: a user of its own is in Docker's group, and the
+#                      agent's no more (docs/hardening.md). Kept by later runs without the option.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -11,12 +14,19 @@ group=quickcmd
 etc=/etc/quickcmd
 state=/var/lib/quickcmd
 bin=bin
+units=/etc/systemd/system
+# The filter's user and group; the group of its socket.
+warden=quickcmd-docker
+socket=/run/quickcmd-docker/docker.sock
+filter=
+[ ! -e "$units/quickcmd-docker-filter.service" ] || filter=1
 die() { echo "setup-agent: $*" >&2; exit 1; }
 
 while [ $# -gt 0 ]; do
   case "$1" in
+    --with-filter) filter=1; shift ;;
     --bin) bin="${2:?--bin needs a folder}"; shift 2 ;;
-    -h | --help) sed -n '2,6s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    -h | --help) sed -n '2,9s/^# \{0,1\}//p' "$0"; exit 0 ;;
     *) die "unknown option $1 (see --help)" ;;
   esac
 done
@@ -31,10 +41,16 @@ step 1 "user and group $user"
 getent group "$group" >/dev/null || groupadd --system "$group"
 getent passwd "$user" >/dev/null ||
   useradd --system --gid "$group" --no-create-home --home-dir /nonexistent --shell /bin/false "$user"
+if [ -n "$filter" ]; then
+  getent group "$warden" >/dev/null || groupadd --system "$warden"
+  getent passwd "$warden" >/dev/null ||
+    useradd --system --gid "$warden" --no-create-home --home-dir /nonexistent --shell /bin/false "$warden"
+fi
 
 step 2 "folders $etc and $state"
 install -d -m 0750 -o root -g "$group" "$etc"
 install -d -m 0750 -o "$user" -g "$group" "$state"
+[ -z "$filter" ] || install -d -m 0700 -o "$user" -g "$group" "$state/sandboxes"
 
 step 3 "programs in /usr/local/bin"
 for program in quickcmd-agent quickcmd; do
@@ -78,24 +94,57 @@ else
   mv "$etc/.agent-config.new" "$etc/agent-config.yaml"
   echo "      made: $etc/agent-config.yaml with a fresh secret"
 fi
+if [ -n "$filter" ]; then
+  if ! grep -qxF "docker_host: \"unix://$socket\"" "$etc/agent-config.yaml"; then
+    sed -i '/^docker_host:/d' "$etc/agent-config.yaml"
+    printf 'docker_host: "unix://%s"\n' "$socket" >>"$etc/agent-config.yaml"
+    echo "      set: docker_host is the filter's socket"
+  fi
+  if [ ! -e "$etc/docker-filter.env" ]; then
+    printf '%s\n' \
+      '# What the Docker filter lets pass beyond its defaults (quickcmd-agent docker-filter --help); then' \
+      '# systemctl restart quickcmd-docker-filter. --image is worth it: one for each of allowed_images.' \
+      '#OPTIONS=--user=65532:65532 --image=alpine:latest --image=ubuntu:latest --bridge --runtime=runsc' \
+      'OPTIONS=' >"$etc/docker-filter.env"
+  fi
+  chmod 0644 "$etc/docker-filter.env"
+fi
 chown "root:$group" "$etc/agent-config.yaml"
 chmod 0640 "$etc/agent-config.yaml"
 
 step 5 "systemd service"
-install -d -m 0755 /etc/systemd/system
-install -m 0644 deployments/systemd/quickcmd-agent.service /etc/systemd/system/quickcmd-agent.service
-if [ -d /run/systemd/system ]; then
-  systemctl daemon-reload
-  ! systemctl is-active --quiet quickcmd-agent || systemctl restart quickcmd-agent
-else
-  echo "      systemd is not running here: the unit is in place for when it is"
+install -d -m 0755 "$units"
+install -m 0644 deployments/systemd/quickcmd-agent.service "$units/quickcmd-agent.service"
+if [ -n "$filter" ]; then
+  install -d -m 0755 "$units/quickcmd-agent.service.d"
+  install -m 0644 deployments/systemd/quickcmd-agent.service.d/docker-filter.conf "$units/quickcmd-agent.service.d/"
+  install -m 0644 deployments/systemd/quickcmd-docker-filter.service "$units/"
+  install -m 0644 deployments/systemd/var-lib-quickcmd-sandboxes.mount "$units/"
 fi
+[ -d /run/systemd/system ] || echo "      systemd is not running here: the unit is in place for when it is"
 
 step 6 "group docker"
-if getent group docker >/dev/null; then
+if getent group docker >/dev/null && [ -n "$filter" ]; then
+  usermod -aG docker "$warden"
+  usermod -aG "$warden" "$user"
+  ! id -nG "$user" | tr ' ' '\n' | grep -qx docker || gpasswd -d "$user" docker >/dev/null
+  echo "      $warden is in it, $user is not: it reaches Docker through the filter"
+elif getent group docker >/dev/null; then
   usermod -aG docker "$user"
 else
   echo "      there is no group docker: install Docker (apt-get install docker.io), then run this again"
+fi
+
+# After the groups, which a service takes over when it starts.
+if [ -d /run/systemd/system ]; then
+  systemctl daemon-reload
+  if [ -n "$filter" ]; then
+    systemctl enable --now var-lib-quickcmd-sandboxes.mount ||
+      die "the mount of $state/sandboxes failed: it needs Linux 5.10 and util-linux 2.38"
+    systemctl enable quickcmd-docker-filter
+    systemctl restart quickcmd-docker-filter
+  fi
+  ! systemctl is-active --quiet quickcmd-agent || systemctl restart quickcmd-agent
 fi
 
 # The service user must be able to read what it is given: found out now, not at the first start.

@@ -11,6 +11,8 @@ pub mod client;
 
 pub mod jobs;
 
+pub mod filter;
+
 pub mod gate;
 pub mod output;
 pub mod sandbox;

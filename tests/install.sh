@@ -13,6 +13,7 @@ etc=/etc/quickcmd
 state=/var/lib/quickcmd
 unit=/etc/systemd/system/quickcmd-agent.service
 config="$etc/agent-config.yaml"
+run=/run/quickcmd-docker
 count=0
 
 fail() { printf 'install: FAILED: %s\n' "$*" >&2; exit 1; }
@@ -34,6 +35,9 @@ if [ -e "$begun" ]; then
   if getent passwd quickcmd >/dev/null; then
     pkill -KILL -x -u quickcmd quickcmd-agent || true
   fi
+  if getent passwd quickcmd-docker >/dev/null; then
+    pkill -KILL -x -u quickcmd-docker quickcmd-agent || true
+  fi
   PURGE=1 scripts/remove-agent.sh >/dev/null || fail "what an earlier run left could not be removed"
   rm -rf "$(cat "$begun")"
 fi
@@ -41,13 +45,16 @@ for path in "$etc" "$state" "$unit" /usr/local/bin/quickcmd-agent /usr/local/bin
   [ ! -e "$path" ] || fail "$path exists: this machine has an agent, which this test would remove"
 done
 for kind in passwd group; do
-  ! getent "$kind" quickcmd >/dev/null || fail "$kind quickcmd exists: this machine has an agent, which this test would remove"
+  for name in quickcmd quickcmd-docker; do
+    ! getent "$kind" "$name" >/dev/null ||
+      fail "$kind $name exists: this machine has an agent, which this test would remove"
+  done
 done
 
 work="$(mktemp -d)"
 echo "$work" >"$begun"
 # The agent's process, and the one to wait for: strace, where that stands between.
-agent='' child=''
+agent='' child='' filter=''
 
 stop_agent() {
   local pid="$agent" code=0
@@ -71,6 +78,11 @@ clean_up() {
     kill -KILL "$agent" 2>/dev/null
     wait "$child" 2>/dev/null
   fi
+  if [ -n "$filter" ]; then
+    kill -KILL "$filter" 2>/dev/null
+    wait "$filter" 2>/dev/null
+  fi
+  rm -rf "$run"
   docker ps -aq --filter label=com.quickcmd.agent=install-test 2>/dev/null | xargs -r docker rm -f >/dev/null 2>&1
   said="$(PURGE=1 scripts/remove-agent.sh 2>&1)" || echo "install: not removed: $said" >&2
   rm -rf "$etc" "$state" "$work" "$begun"
@@ -87,6 +99,7 @@ port="$(free_port)"
 
 # --- The unit -----------------------------------------------------------------------------------------------------
 
+exposure=
 # --offline came with systemd 250.
 version="$(systemd-analyze --version 2>/dev/null | sed -n '1s/^systemd \([0-9]*\).*/\1/p')"
 if [ "${version:-0}" -ge 250 ]; then
@@ -96,9 +109,17 @@ if [ "${version:-0}" -ge 250 ]; then
     >"$work/unit/quickcmd-agent.service"
   said="$(systemd-analyze verify "$work/unit/quickcmd-agent.service" 2>&1 | grep -F quickcmd-agent.service || true)"
   is "systemd-analyze verify" "" "$said"
-  systemd-analyze security --no-pager --offline=true --threshold=20 "$work/unit/quickcmd-agent.service" \
-    >"$work/exposure" 2>&1 || fail "the unit's exposure is above 2.0: $(tail -n 1 "$work/exposure")"
-  exposure="$(tail -n 1 "$work/exposure" | sed 's/^[^A-Za-z]*//')"
+  sed 's#^ExecStart=/usr/local/bin/quickcmd-agent#ExecStart=/bin/true#' \
+    deployments/systemd/quickcmd-docker-filter.service >"$work/unit/quickcmd-docker-filter.service"
+  cp deployments/systemd/var-lib-quickcmd-sandboxes.mount "$work/unit"
+  said="$(systemd-analyze verify "$work"/unit/quickcmd-docker-filter.service "$work"/unit/*.mount 2>&1 |
+    grep -E 'quickcmd-docker-filter.service|sandboxes.mount' || true)"
+  is "systemd-analyze verify of the filter" "" "$said"
+  for of in quickcmd-docker-filter quickcmd-agent; do
+    systemd-analyze security --no-pager --offline=true --threshold=20 "$work/unit/$of.service" \
+      >"$work/exposure" 2>&1 || fail "the exposure of $of is above 2.0: $(tail -n 1 "$work/exposure")"
+    exposure="${exposure:+$exposure, }$(tail -n 1 "$work/exposure" | sed 's/^[^A-Za-z]*//')"
+  done
 else
   not_run "systemd-analyze verify and security: version 250 or later is needed, there is ${version:-none}"
   exposure='not analyzed'
@@ -108,7 +129,7 @@ for line in NoNewPrivileges=true PrivateTmp=true ProtectSystem=strict ProtectHom
   grep -qxF "$line" deployments/systemd/quickcmd-agent.service ||
     fail "the unit lacks $line"
 done
-ok "the unit has the seed's hardening; $exposure"
+ok "the units have the seed's hardening; $exposure"
 
 # --- The six steps ------------------------------------------------------------------------------------------------
 
@@ -340,17 +361,70 @@ is "its user" "0" "$(awk '/^Uid:/ {print $2}' "/proc/$agent/status")"
 stop_agent || fail "the agent ended with $?"
 ok "without that user it says so, names the script, and goes on"
 
+# --- Behind the Docker filter -----------------------------------------------------------------------------------------
+
+scripts/setup-agent.sh --bin "$bin" --with-filter >"$work/said" 2>&1 ||
+  fail "setup-agent.sh --with-filter: $(cat "$work/said")"
+scripts/setup-agent.sh --bin "$bin" >"$work/said" 2>&1 || fail "setup-agent.sh after it: $(cat "$work/said")"
+is "docker_host" 'docker_host: "unix:///run/quickcmd-docker/docker.sock"' "$(grep '^docker_host:' "$config")"
+is "the user's groups" "quickcmd quickcmd-docker" "$(id -nG quickcmd | tr ' ' '\n' | sort | paste -sd' ')"
+is "the filter's groups" "docker quickcmd-docker" "$(id -nG quickcmd-docker | tr ' ' '\n' | sort | paste -sd' ')"
+if as_user test -w /var/run/docker.sock; then fail "the agent's user may still use Docker's socket"; fi
+as_warden() { setpriv --reuid quickcmd-docker --regid quickcmd-docker --init-groups "$@"; }
+if as_warden test -r "$config"; then fail "the filter's user can read the secret"; fi
+if as_warden ls "$state" >/dev/null 2>&1; then fail "the filter's user can look into $state"; fi
+
+# As its unit starts it: the line of the unit itself, with one image.
+install -d -m 0750 -o quickcmd-docker -g quickcmd-docker "$run"
+export OPTIONS="--image=$image"
+eval "set -- $(sed -n 's/^ExecStart=//p' /etc/systemd/system/quickcmd-docker-filter.service)"
+setpriv --reuid quickcmd-docker --regid quickcmd-docker --init-groups --no-new-privs --bounding-set=-all --inh-caps=-all \
+  "$@" >"$work/filter.log" 2>&1 9>&- &
+filter=$!
+for _ in $(seq 300); do
+  if [ -S "$run/docker.sock" ]; then break; fi
+  sleep 0.1
+done
+is "the filter's socket" "660 quickcmd-docker:quickcmd-docker" "$(mode "$run/docker.sock")"
+: >"$work/agent.log"
+start "${walled[@]}" /usr/local/bin/quickcmd-agent --config="$config"
+case " $(grep '^Groups:' "/proc/$agent/status" | tr '\t' ' ') " in
+  *" $(getent group docker | cut -d: -f3) "*) fail "the agent is in Docker's group" ;;
+esac
+code=0
+said="$(/usr/local/bin/quickcmd run -- 'echo filtered; exit 9')" || code=$?
+is "the job's exit code" 9 "$code"
+is "the job's output" "filtered" "$said"
+# What the agent's user could do now, had somebody taken the agent over.
+said="$(as_user curl -sS --max-time 30 --unix-socket "$run/docker.sock" -o /dev/null -w '%{http_code}' \
+  -H 'Content-Type: application/json' -d "{\"Image\": \"$image\", \"HostConfig\": {\"Privileged\": true, \"Binds\": [\"/:/host\"]}}" \
+  http://docker/containers/create?name=quickcmd-0123abcd-install)"
+is "a privileged container" 403 "$said"
+stop_agent || fail "the agent ended with $?"
+is "containers left" "" "$(docker ps -aq --filter label=com.quickcmd.agent=install-test)"
+is "what the filter refused of the agent's" 1 "$(grep -c refused "$work/filter.log")"
+kill "$filter"
+wait "$filter" || fail "the filter ended with $?"
+filter=''
+rm -rf "$run"
+ok "behind the filter the agent runs jobs without Docker's group, and its user makes no other container"
+
 # --- Removal ----------------------------------------------------------------------------------------------------------
 
 scripts/remove-agent.sh >"$work/said" || fail "remove-agent.sh: $(cat "$work/said")"
-for path in "$unit" /usr/local/bin/quickcmd-agent /usr/local/bin/quickcmd; do
+for path in "$unit" "$unit.d" /etc/systemd/system/quickcmd-docker-filter.service /usr/local/bin/quickcmd-agent \
+  /etc/systemd/system/var-lib-quickcmd-sandboxes.mount /usr/local/bin/quickcmd; do
   [ ! -e "$path" ] || fail "removal left $path"
 done
 for path in "$config" "$state/agent-audit.db"; do [ -e "$path" ] || fail "removal took $path"; done
 PURGE=1 scripts/remove-agent.sh >"$work/said" || fail "PURGE=1 remove-agent.sh: $(cat "$work/said")"
 for path in "$etc" "$state"; do [ ! -e "$path" ] || fail "PURGE=1 left $path"; done
-for kind in passwd group; do ! getent "$kind" quickcmd >/dev/null || fail "PURGE=1 left $kind quickcmd"; done
-if getent group docker | cut -d: -f4 | tr ',' '\n' | grep -qx quickcmd; then fail "PURGE=1 left quickcmd in group docker"; fi
+for kind in passwd group; do
+  for name in quickcmd quickcmd-docker; do
+    ! getent "$kind" "$name" >/dev/null || fail "PURGE=1 left $kind $name"
+  done
+done
+if getent group docker | cut -d: -f4 | tr ',' '\n' | grep -q '^quickcmd'; then fail "PURGE=1 left a user in group docker"; fi
 ok "removal keeps configuration and record, PURGE=1 leaves nothing"
 
 printf 'install: all %s checks passed\n' "$count"

@@ -14,6 +14,7 @@ use quickcmd::{
         verbs::{self, token},
     },
     config,
+    filter::{Rules, Settings},
     wire::rights::Right,
 };
 use secrecy::ExposeSecret;
@@ -72,6 +73,8 @@ enum Verb {
         #[command(subcommand)]
         verb: TokenVerb,
     },
+    /// Listen between the agent and Docker, and pass exactly the calls that the agent makes (docs/hardening.md).
+    DockerFilter(DockerFilter),
 }
 
 #[derive(Subcommand)]
@@ -123,6 +126,56 @@ fn ttl(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// Reads no configuration file: that holds secrets, and the filter is another user.
+#[derive(clap::Args)]
+struct DockerFilter {
+    /// The socket to make for the agent: its `docker_host`.
+    #[arg(long, value_name = "PATH", default_value = "/run/quickcmd-docker/docker.sock")]
+    listen: PathBuf,
+    /// The mode of that socket; its group is this process's.
+    #[arg(long, value_name = "OCTAL", default_value = "660", value_parser = octal)]
+    mode: u32,
+    /// Docker's own socket.
+    #[arg(long, value_name = "PATH", default_value = "/var/run/docker.sock")]
+    docker: PathBuf,
+    /// The folder `sandboxes` in the agent's `data_dir`: what a container may mount lies in there.
+    #[arg(long, value_name = "PATH", default_value = "/var/lib/quickcmd/sandboxes")]
+    sandboxes: String,
+    /// `sandbox.uid` and `sandbox.gid`.
+    #[arg(long, value_name = "UID:GID", default_value = "65532:65532", value_parser = user)]
+    user: (u32, u32),
+    /// An image that may be used and pulled, written as in `allowed_images`; repeatable. Without it: every image.
+    #[arg(long = "image", value_name = "IMAGE")]
+    images: Vec<String>,
+    /// An OCI runtime that may be named (`sandbox.runtimes`); repeatable.
+    #[arg(long = "runtime", value_name = "NAME")]
+    runtimes: Vec<String>,
+    /// Let sandboxes have Docker's bridge network, where the agent's configuration lets them.
+    #[arg(long)]
+    bridge: bool,
+    /// How much to log: `warn` has refusals only.
+    #[arg(long, value_name = "FILTER", default_value = "info")]
+    log: String,
+}
+
+fn octal(text: &str) -> Result<u32, String> {
+    let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777);
+    mode.filter(|mode| mode & 0o007 == 0)
+        .ok_or_else(|| "write it like 660; others than owner and group get nothing".to_owned())
+}
+
+fn user(text: &str) -> Result<(u32, u32), String> {
+    let ids = text.split_once(':').and_then(|(uid, gid)| Some((uid.parse().ok()?, gid.parse().ok()?)));
+    ids.ok_or_else(|| "write it in numbers, like 65532:65532".to_owned())
+}
+
+impl DockerFilter {
+    fn settings(self) -> Settings {
+        let DockerFilter { listen, mode, docker, sandboxes, user, images, runtimes, bridge, log: _ } = self;
+        Settings { listen, mode, docker, rules: Rules { sandboxes, user, images, runtimes, bridge } }
+    }
+}
+
 impl Arguments {
     /// A check that also does something is none: somebody who wanted only to look must not have drained.
     fn unambiguous(self) -> Result<Arguments, clap::Error> {
@@ -169,6 +222,10 @@ fn main() -> ExitCode {
             TokenVerb::List { json } => token::list(config, json),
             TokenVerb::Revoke { id } => token::revoke(config, &id),
         },
+        Some(Verb::DockerFilter(arguments)) => {
+            let level = arguments.log.clone();
+            verbs::docker_filter(arguments.settings(), &level)
+        }
         None if arguments.check => agent::check(config),
         None => agent::run(config).map(|()| String::new()),
     };

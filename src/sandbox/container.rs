@@ -193,6 +193,8 @@ fn mounts(
         read_only: Some(true),
         bind_options: Some(MountBindOptions {
             propagation: Some(MountBindOptionsPropagationEnum::RPRIVATE),
+            // Read-only holds for the mount itself: nothing that is mounted below comes along.
+            non_recursive: Some(true),
             ..MountBindOptions::default()
         }),
         ..Mount::default()

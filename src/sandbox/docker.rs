@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// Every container's name begins with it.
-pub(super) const NAME_PREFIX: &str = "quickcmd-";
+pub const NAME_PREFIX: &str = "quickcmd-";
 /// How often folders without a container are looked for.
 const SWEEP: Duration = Duration::from_secs(60);
 /// The same, while Docker does not answer.

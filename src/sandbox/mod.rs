@@ -10,6 +10,7 @@ mod docker;
 pub mod fake;
 mod folder;
 mod images;
+mod mould;
 mod outside;
 mod pool;
 mod probe;
@@ -27,7 +28,8 @@ pub use calls::{LOG_CAP, Observer, Uncounted};
 pub use container::{
     LABEL_AGENT, LABEL_ATTEMPT, LABEL_HOME, LABEL_INSTANCE, LABEL_JOB, LABEL_PAYLOAD, LABEL_POOL, LABEL_ROW,
 };
-pub use docker::Docker;
+pub use docker::{Docker, NAME_PREFIX};
+pub use mould::{Mould, update_call};
 pub use outside::Outside;
 pub use quickcmd_init::proto::{Job, Stop};
 

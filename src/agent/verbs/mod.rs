@@ -2,6 +2,7 @@
 //! prints to standard output, and needs the rights of the agent's user.
 
 mod backup;
+mod docker_filter;
 mod drain;
 mod restore;
 mod sandboxes;
@@ -11,6 +12,7 @@ mod verify_db;
 use std::{future::Future, path::Path};
 
 pub use backup::backup;
+pub use docker_filter::docker_filter;
 pub use drain::{drain, undrain};
 pub use restore::restore;
 pub use sandboxes::sandboxes;
