@@ -19,10 +19,13 @@
 //!    after the grace SIGKILL to all until none is left. The first reason is the one that is reported.
 //! 8. **The job's first process has ended**: its streams may be read to their end for 100 ms more; who
 //!    holds them longer is a leftover and is killed. Then the pipes are read until they are empty.
-//! 9. **The report is the last record.** It follows the last byte of output and the last process, so that
-//!    whoever sees it has seen everything. The file is synced after it: a slow disk must not delay the
-//!    news.
-//! 10. **Exit 0**; the kernel ends whatever a job may have left that could not be killed.
+//! 9. **Artifacts are copied** into the spool when no process of the job is left that could change them while
+//!    they are: only regular files with one name, opened without a step over a link (`collect.rs`). Files that
+//!    the job brought were placed in the same way when it came (`place.rs`), before there was such a process.
+//! 10. **The report is the last record.** It follows the last byte of output and the last process, so that
+//!     whoever sees it has seen everything. The file is synced after it: a slow disk must not delay the
+//!     news.
+//! 11. **Exit 0**; the kernel ends whatever a job may have left that could not be killed.
 //!
 //! The channel carries nothing that matters after the job has come: when it closes, the job runs on.
 //!

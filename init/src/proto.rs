@@ -8,8 +8,8 @@
 //! ```
 //!
 //! Every message is a 4-byte little-endian length and that many bytes of JSON. The job's message is
-//! followed by `stdin_len` raw bytes of standard input, and its first byte carries the spool's
-//! descriptor (`SCM_RIGHTS`). All that the supervisor says about the job goes into the spool (see
+//! followed by `stdin_len` raw bytes of standard input and then the bytes of each of its files, and its
+//! first byte carries the spool's descriptor (`SCM_RIGHTS`). All that the supervisor says about the job goes into the spool (see
 //! [`crate::spool`]), never over the channel: so a job runs on, and its end is known, while the agent
 //! is down. When the channel closes before a job came, the supervisor ends; after that it stays.
 
@@ -25,6 +25,17 @@ pub const REPORT_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Largest JSON message either side takes, in bytes.
 pub const MAX_MESSAGE: usize = 4 << 20;
+
+/// Bytes of an artifact's path at most.
+pub const MAX_ARTIFACT_PATH: usize = 512;
+/// Files that are kept of one job at most, whatever is configured: their list must fit into a report.
+pub const MOST_ARTIFACTS: u64 = 512;
+/// Refusals that are told one by one of what was found below folders.
+pub const MOST_REFUSALS: usize = 64;
+/// How long a job's artifacts may take to be copied, and where the job was ended before its own end.
+pub const COLLECT_PATIENCE: Duration = Duration::from_secs(20);
+/// See [`COLLECT_PATIENCE`].
+pub const COLLECT_PATIENCE_STOPPED: Duration = Duration::from_secs(5);
 
 /// The folder inside the container that holds the supervisor and its socket, mounted read-only.
 pub const MOUNT: &str = "/.quickcmd";
@@ -68,6 +79,119 @@ pub struct Job {
     /// the supervisor writes the spool, which may be larger.
     #[serde(default)]
     pub fsize: Option<u64>,
+    /// Files that are placed before the start; their bytes follow the standard input, one after the other.
+    #[serde(default)]
+    pub files: Vec<FileIn>,
+    /// What is kept of the job's files after its end.
+    #[serde(default)]
+    pub artifacts: Option<Collect>,
+}
+
+/// A file that is placed before the job starts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileIn {
+    /// Absolute, or from the folder that the job starts in.
+    pub path: String,
+    /// Permission bits.
+    pub mode: u32,
+    /// Bytes.
+    pub len: u64,
+}
+
+/// What is kept of a job's files after its end, and how much at most.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Collect {
+    /// Files, or folders with all that is below them; absolute, or from the folder that the job started in.
+    pub paths: Vec<String>,
+    pub max_files: u64,
+    /// Bytes of one file, and of all together.
+    pub max_file_size: u64,
+    pub max_total_size: u64,
+}
+
+/// One file that was asked for, or that was found below a folder that was.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "artifact", rename_all = "snake_case")]
+pub enum Artifact {
+    /// Its bytes are in the spool.
+    Kept {
+        path: String,
+        /// Bytes that were kept, and their SHA-256 in hex.
+        size: u64,
+        sha256: String,
+        /// Permission bits.
+        mode: u32,
+        /// Whether secret values in it were masked.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        masked: bool,
+        /// Where in the spool the first of its records begins. They follow each other.
+        at: u64,
+    },
+    Refused {
+        path: String,
+        why: Refusal,
+        /// A sentence.
+        error: String,
+    },
+}
+
+/// Why a file was not kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Refusal {
+    /// There is nothing of that name.
+    Missing,
+    /// It is, or leads over, a symbolic link.
+    Symlink,
+    /// A pipe, a socket, a device, or a file of the kernel's.
+    NotAFile,
+    /// It has a second name.
+    HardLink,
+    /// Its name can't be told: no UTF-8, control characters, too long, a secret, or too deep.
+    BadName,
+    /// It may not be read.
+    Unreadable,
+    /// It is larger than one file may be.
+    TooLarge,
+    /// All together would be larger than they may be.
+    TotalTooLarge,
+    /// There are more files than are kept.
+    TooMany,
+    /// It changed while it was copied.
+    Changed,
+    /// The disk that keeps it took no more.
+    Storage,
+    /// Copying took too long.
+    OutOfTime,
+}
+
+impl Refusal {
+    /// As it stands on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Refusal::Missing => "missing",
+            Refusal::Symlink => "symlink",
+            Refusal::NotAFile => "not_a_file",
+            Refusal::HardLink => "hard_link",
+            Refusal::BadName => "bad_name",
+            Refusal::Unreadable => "unreadable",
+            Refusal::TooLarge => "too_large",
+            Refusal::TotalTooLarge => "total_too_large",
+            Refusal::TooMany => "too_many",
+            Refusal::Changed => "changed",
+            Refusal::Storage => "storage",
+            Refusal::OutOfTime => "out_of_time",
+        }
+    }
+}
+
+impl Artifact {
+    /// As it was asked for, or found.
+    pub fn path(&self) -> &str {
+        match self {
+            Artifact::Kept { path, .. } | Artifact::Refused { path, .. } => path,
+        }
+    }
 }
 
 /// What the agent may say after the job.
@@ -138,4 +262,7 @@ pub struct Report {
     pub end_ns: u64,
     /// Monotonic run time in milliseconds.
     pub run_ms: u64,
+    /// What became of the files that were to be kept.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub artifacts: Vec<Artifact>,
 }

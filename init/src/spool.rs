@@ -39,6 +39,9 @@ pub enum Kind {
     Started = 4,
     /// No frame: the end. Body: [`crate::proto::Report`] as JSON.
     Report = 5,
+    /// No frame: a piece of a file that is kept. The report says which records are whose; `offset` counts
+    /// the bytes of that file before this piece.
+    Artifact = 6,
 }
 
 impl Kind {
@@ -50,6 +53,7 @@ impl Kind {
             3 => Kind::System,
             4 => Kind::Started,
             5 => Kind::Report,
+            6 => Kind::Artifact,
             _ => return None,
         })
     }
@@ -58,7 +62,7 @@ impl Kind {
     pub fn is_frame(self) -> bool {
         match self {
             Kind::Stdout | Kind::Stderr | Kind::System => true,
-            Kind::Started | Kind::Report => false,
+            Kind::Started | Kind::Report | Kind::Artifact => false,
         }
     }
 }

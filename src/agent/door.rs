@@ -135,6 +135,25 @@ impl Jobs for Doorway {
         })
     }
 
+    fn artifact<'a>(&'a self, reader: &'a Reader, job_id: &'a str, path: &'a str) -> Answer<'a, Output> {
+        Box::pin(async move {
+            let file = self.service.artifact(reader, job_id, path).await?;
+            Ok(Output {
+                len: file.bytes.len(),
+                sha256: Some(file.sha256),
+                chunks: Box::new(move |range| file.bytes.chunks(range).boxed()),
+            })
+        })
+    }
+
+    fn artifacts<'a>(&'a self, reader: &'a Reader, job_id: &'a str) -> Answer<'a, Output> {
+        Box::pin(async move {
+            let archive = self.service.artifacts(reader, job_id).await?;
+            let len = archive.len();
+            Ok(Output { len, sha256: None, chunks: Box::new(move |_| archive.chunks().boxed()) })
+        })
+    }
+
     fn readiness(&self) -> Readiness {
         let readiness = self.service.ready();
         Readiness { ready: readiness.ready(), problems: readiness.problems }

@@ -10,7 +10,7 @@ use axum::{
 use super::{
     app::App,
     front, limit,
-    routes::{cancel, drain, health, jobs, metrics, output, stream},
+    routes::{artifacts, cancel, drain, health, jobs, metrics, output, stream},
 };
 use crate::wire::{Code, Problem};
 
@@ -22,6 +22,8 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/api/v1/jobs/{id}", get(jobs::status))
         .route("/api/v1/jobs/{id}/cancel", post(cancel::cancel))
         .route("/api/v1/jobs/{id}/output", get(output::output))
+        .route("/api/v1/jobs/{id}/artifacts", get(artifacts::all))
+        .route("/api/v1/jobs/{id}/artifacts/{*path}", get(artifacts::one))
         .route("/api/v1/stream/{id}", get(stream::stream))
         .route("/api/v1/drain", post(drain::drain))
         .route("/api/v1/undrain", post(drain::undrain))

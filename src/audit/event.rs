@@ -109,6 +109,9 @@ pub enum Event<'a> {
         stderr_dropped: u64,
         cpu_ms: Option<u64>,
         max_rss_bytes: Option<u64>,
+        /// Of the list of artifacts as it stands in the record, where there is one.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        artifacts_sha256: Option<&'a str>,
     },
     #[serde(rename = "job.cleaned")]
     Cleaned { job: i64, controller_id: &'a str, job_id: &'a str, container_name: &'a str },

@@ -4,7 +4,9 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 
-use super::{cancel::CancelArgs, exits, gen_key::GenKeyArgs, list::ListArgs, logs::LogsArgs};
+use super::{
+    artifacts::ArtifactsArgs, cancel::CancelArgs, exits, gen_key::GenKeyArgs, list::ListArgs, logs::LogsArgs,
+};
 use super::{output::OutputArgs, run::RunArgs, status::StatusArgs, submit::SubmitArgs, units};
 
 /// Signs jobs, hands them to a QuickCMD agent, shows their output and asks after them.
@@ -75,6 +77,8 @@ pub enum Verb {
     List(ListArgs),
     /// Fetch the exact bytes that a job printed
     Output(OutputArgs),
+    /// List or fetch the files that a job has left
+    Artifacts(ArtifactsArgs),
     /// Ask the agent how it is
     Health,
     /// Make a secret for the agent and its controller

@@ -10,7 +10,7 @@ pub const USAGE: u8 = 64;
 pub const DATA: u8 = 65;
 /// A local file can't be read.
 pub const NO_INPUT: u8 = 66;
-/// There is no such job, or its output is no longer kept.
+/// There is no such job or artifact, or no longer kept.
 pub const NOT_FOUND: u8 = 67;
 /// The agent can't be reached, or its answer was lost.
 pub const UNAVAILABLE: u8 = 69;
@@ -49,7 +49,7 @@ Exit codes:
   64       the command line is wrong
   65       the answer is not an agent's, or output does not match its recorded hash
   66       a local file can't be read
-  67       no such job, or its output is no longer kept
+  67       no such job or artifact, or no longer kept
   69       the agent can't be reached
   70       a defect, here or in the agent
   71       the agent took the job but could not run it (image, sandbox)

@@ -111,6 +111,7 @@ fn of_refusal(refusal: &Refusal, now: Timestamp) -> (u8, Vec<String>) {
             exits::NOT_FOUND,
             "it may belong to another controller, or be older than what the agent keeps: quickcmd list".to_owned(),
         ),
+        Code::ArtifactNotFound => (exits::NOT_FOUND, "quickcmd artifacts lists what was kept, and why something was not".to_owned()),
         Code::OutputGone => (exits::NOT_FOUND, "its hashes and sizes are still there: quickcmd status".to_owned()),
         Code::BodyTooLarge => (exits::USAGE, "less standard input, or a larger max_body_bytes in the agent's configuration".to_owned()),
         Code::InvalidField | Code::InvalidQuery | Code::RangeNotSatisfiable => return (exits::USAGE, Vec::new()),

@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     env, fs,
     io::{self, Read},
+    os::unix::fs::PermissionsExt,
     path::PathBuf,
 };
 
@@ -15,7 +16,7 @@ use crate::{
     base::{clock::Timestamp, ids::random_hex},
     wire::{
         Payload, SandboxRequest,
-        payload::{Network, Stdin},
+        payload::{Encoding, FileRequest, Network, Stdin},
     },
 };
 
@@ -61,6 +62,12 @@ pub struct JobArgs {
     /// File to give as standard input; - for our own
     #[arg(long, value_name = "FILE")]
     pub stdin: Option<PathBuf>,
+    /// Place a local file before the start, REMOTE absolute or from the folder to start in; repeatable
+    #[arg(long = "file", value_name = "LOCAL[:REMOTE]")]
+    pub files: Vec<String>,
+    /// Keep this file, or all files below this folder, after the end; repeatable
+    #[arg(long = "artifact", value_name = "PATH")]
+    pub artifacts: Vec<String>,
     /// A scope that the job requires; repeatable
     #[arg(long = "scope", value_name = "SCOPE")]
     pub scopes: Vec<String>,
@@ -109,6 +116,10 @@ impl JobArgs {
             secret_env: pairs("--secret-env", &self.secret_env, |name| env::var(name).ok())?,
             workdir: self.workdir,
             stdin,
+            files: (!self.files.is_empty())
+                .then(|| self.files.iter().map(|file| read_file(file)).collect())
+                .transpose()?,
+            artifacts: (!self.artifacts.is_empty()).then_some(self.artifacts),
         };
         let (command, argv) = match <[String; 1]>::try_from(self.command) {
             Ok([command]) => (command, None),
@@ -162,6 +173,29 @@ fn pairs(
         }
     }
     Ok((!map.is_empty()).then_some(map))
+}
+
+/// `LOCAL:REMOTE`, or `LOCAL` under its own name in the folder to start in.
+fn read_file(given: &str) -> Result<FileRequest, Fault> {
+    let name = |local: &str| local.rsplit('/').next().unwrap_or_default().to_owned();
+    let (local, remote) = match given.rsplit_once(':') {
+        Some((local, remote)) if !local.is_empty() && !remote.is_empty() => (local, remote.to_owned()),
+        Some(_) => {
+            return Err(Fault::new(exits::USAGE, format!("--file {given} has an empty side"))
+                .hint("--file LOCAL:REMOTE"));
+        }
+        None => (given, name(given)),
+    };
+    let fault = |error: io::Error| Fault::new(exits::NO_INPUT, format!("cannot read {local}: {error}"));
+    let file = fs::File::open(local).map_err(fault)?;
+    let executable = file.metadata().map_err(fault)?.permissions().mode() & 0o100 != 0;
+    let mut bytes = Vec::new();
+    file.take(MAX_STDIN).read_to_end(&mut bytes).map_err(fault)?;
+    let (content, encoding) = match String::from_utf8(bytes) {
+        Ok(text) => (text, None),
+        Err(error) => (STANDARD.encode(error.as_bytes()), Some(Encoding::Base64)),
+    };
+    Ok(FileRequest { path: remote, content, encoding, mode: executable.then(|| "0755".to_owned()) })
 }
 
 fn read_stdin(path: &PathBuf) -> Result<Stdin, Fault> {

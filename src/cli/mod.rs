@@ -2,6 +2,7 @@
 //! (out, fault, hints, exits) and how a job's output passes through (pump, cut).
 
 mod args;
+mod artifacts;
 mod cancel;
 mod cut;
 mod exits;
@@ -10,6 +11,7 @@ mod gen_key;
 mod health;
 mod hints;
 mod job;
+mod landing;
 mod list;
 mod logs;
 mod out;
@@ -75,6 +77,7 @@ async fn dispatch(cli: Cli) -> Result<u8, Fault> {
         Verb::Cancel(args) => cancel::run(&global, &args).await,
         Verb::List(args) => list::run(&global, &args).await,
         Verb::Output(args) => output::run(&global, &args).await,
+        Verb::Artifacts(args) => artifacts::run(&global, &args).await,
         Verb::Health => health::run(&global).await,
     }
 }

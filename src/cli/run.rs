@@ -1,11 +1,13 @@
 //! `quickcmd run`: a job as if it were a local command; and the attending that `submit --wait` shares.
 
+use std::path::{Path, PathBuf};
+
 use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{
     args::Global,
-    cut, exits,
+    artifacts, cut, exits,
     fault::Fault,
     job::JobArgs,
     out,
@@ -30,6 +32,9 @@ pub struct RunArgs {
     /// Show the agent's own words on standard error, too
     #[arg(long, short)]
     pub verbose: bool,
+    /// Fetch what --artifact keeps into this folder
+    #[arg(long, value_name = "FOLDER")]
+    pub artifacts_to: Option<PathBuf>,
 }
 
 pub async fn run(global: &Global, args: RunArgs) -> Result<u8, Fault> {
@@ -38,7 +43,8 @@ pub async fn run(global: &Global, args: RunArgs) -> Result<u8, Fault> {
     let payload =
         args.job.payload(&client.settings().controller_id, connection.agent_id, Timestamp::now())?;
     let style = if global.json { Style::Json } else { Style::Bytes };
-    attend(&client, &payload, style, args.verbose || global.json, None).await?.code()
+    let end = attend(&client, &payload, style, args.verbose || global.json, None).await?;
+    end.fetched(&client, args.artifacts_to.as_deref()).await
 }
 
 /// How a job ended that was attended.
@@ -50,8 +56,19 @@ pub struct End {
 
 impl End {
     /// The exit code; where the job did not run to its own end, a fault that says so and has it.
-    pub fn code(self) -> Result<u8, Fault> {
+    fn code(self) -> Result<u8, Fault> {
         self.told
+    }
+
+    /// The same, after the job's files have been fetched into a folder, if one is given. What is lacking there is a
+    /// failure only where the job had none.
+    pub async fn fetched(self, client: &Client, folder: Option<&Path>) -> Result<u8, Fault> {
+        let Some(folder) = folder else { return self.code() };
+        let fetched = artifacts::fetch(client, &self.result, folder).await;
+        match (self.code(), fetched) {
+            (Ok(0), Err(fault)) => Err(fault),
+            (told, _) => told,
+        }
     }
 }
 

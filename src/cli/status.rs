@@ -63,6 +63,15 @@ fn human(status: &JobStatus) -> String {
         }
         row("stdout", stream(result.stdout_bytes, result.stdout_dropped, &result.stdout_sha256));
         row("stderr", stream(result.stderr_bytes, result.stderr_dropped, &result.stderr_sha256));
+        for artifact in &result.artifacts {
+            let said = match (&artifact.size, &artifact.sha256) {
+                (Some(size), Some(sha256)) => format!("{}: {size} bytes, sha256 {sha256}", artifact.path),
+                _ => {
+                    format!("{}: not kept: {}", artifact.path, artifact.error.as_deref().unwrap_or_default())
+                }
+            };
+            row("artifact", said);
+        }
         if let Some(usage) = &result.usage {
             row("used", format!("{} ms of CPU, {} bytes of memory", usage.cpu_ms, usage.max_rss_bytes));
         }

@@ -1,5 +1,7 @@
 //! `quickcmd submit`: hands a job over and, if asked, waits for its end without showing its output.
 
+use std::path::PathBuf;
+
 use clap::Args;
 
 use super::{
@@ -24,6 +26,9 @@ pub struct SubmitArgs {
     /// Wait for its end and leave with its exit code; with --json, print its result
     #[arg(long)]
     pub wait: bool,
+    /// Then fetch what --artifact keeps into this folder
+    #[arg(long, value_name = "FOLDER", requires = "wait")]
+    pub artifacts_to: Option<PathBuf>,
 }
 
 pub async fn run(global: &Global, args: SubmitArgs) -> Result<u8, Fault> {
@@ -37,7 +42,7 @@ pub async fn run(global: &Global, args: SubmitArgs) -> Result<u8, Fault> {
         if global.json {
             out::print_json(&end.result)?;
         }
-        return end.code();
+        return end.fetched(&client, args.artifacts_to.as_deref()).await;
     }
     let accepted = client.submit(&payload).await?;
     if global.json {

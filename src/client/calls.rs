@@ -173,7 +173,25 @@ impl Client {
         stream: &str,
         into: &mut (impl AsyncWrite + Unpin),
     ) -> Result<Downloaded, Error> {
-        let url = self.output_url(job_id, stream)?;
+        self.fetch(self.output_url(job_id, stream)?, into).await
+    }
+
+    /// Writes a file that a job has left, by its path in the result.
+    ///
+    /// # Errors
+    /// As [`Client::download`].
+    pub async fn artifact(
+        &self,
+        job_id: &str,
+        path: &str,
+        into: &mut (impl AsyncWrite + Unpin),
+    ) -> Result<Downloaded, Error> {
+        let mut parts = vec!["api", "v1", "jobs", job_id, "artifacts"];
+        parts.extend(path.trim_start_matches('/').split('/'));
+        self.fetch(self.of_job(&parts)?, into).await
+    }
+
+    async fn fetch(&self, url: Url, into: &mut (impl AsyncWrite + Unpin)) -> Result<Downloaded, Error> {
         let retry = &self.inner.settings.retry;
         let mut backoff = Backoff::new(retry);
         let mut progress = Instant::now();

@@ -55,6 +55,12 @@ impl Config {
                 if self.output.redact { ", secrets masked" } else { ", NOT searched for secrets" }
             ),
             format!(
+                "artifacts:      {} files of a job, {} each, {} together",
+                self.output.artifacts.max_files,
+                show_size(self.output.artifacts.max_file_size),
+                show_size(self.output.artifacts.max_total_size)
+            ),
+            format!(
                 "storage:        output {} and {} at most, records {}",
                 show_duration(self.storage.retention),
                 show_size(self.storage.max_spool_bytes),

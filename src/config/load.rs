@@ -6,11 +6,13 @@ use std::{
 };
 
 use ipnet::IpNet;
+use quickcmd_init::proto::MOST_ARTIFACTS;
 use secrecy::{ExposeSecret, SecretSlice};
 
 use super::{
-    Config, Daily, GateConfig, JobsConfig, LARGEST_RESULT, LogConfig, OnRevoke, OutputConfig, PoolConfig,
-    PullPolicy, Rate, ReadAccess, RunAs, SandboxConfig, ServerConfig, StorageConfig,
+    ArtifactsConfig, Config, Daily, GateConfig, JobsConfig, LARGEST_RESULT, LogConfig, OnRevoke,
+    OutputConfig, PoolConfig, PullPolicy, Rate, ReadAccess, RunAs, SandboxConfig, ServerConfig,
+    StorageConfig,
     controllers::{self, Base},
     faults::Faults,
     file::{self, Contents},
@@ -96,7 +98,8 @@ pub(super) fn read(notes: &Notes, env: &dyn Fn(&str) -> Option<String>) -> Optio
         ),
     };
     let sandbox = sandbox(&mut top, &agent_id);
-    let output = output(top.section("output"));
+    let artifacts = artifacts(top.section("artifacts"));
+    let output = output(top.section("output"), artifacts);
     let storage = storage(top.section("storage"));
     let log = log(top.section("log"));
     top.finish();
@@ -417,12 +420,23 @@ fn pool(mut section: Section<'_>) -> PoolConfig {
     pool
 }
 
-fn output(mut section: Section<'_>) -> OutputConfig {
+fn artifacts(mut section: Section<'_>) -> ArtifactsConfig {
+    let artifacts = ArtifactsConfig {
+        max_files: section.whole("max_files", 100, 1..=MOST_ARTIFACTS),
+        max_file_size: section.bytes("max_file", 16 * MIB, 1..=TIB),
+        max_total_size: section.bytes("max_total", 64 * MIB, 1..=TIB),
+    };
+    section.finish();
+    artifacts
+}
+
+fn output(mut section: Section<'_>, artifacts: ArtifactsConfig) -> OutputConfig {
     let output = OutputConfig {
         limit: section.bytes("limit", 10 * MIB, KIB..=TIB),
         end_at_limit: section.flag("end_at_limit", false),
         result_bytes: section.bytes("result_bytes", MIB, 0..=LARGEST_RESULT as u64),
         redact: section.flag("redact", true),
+        artifacts,
     };
     section.finish();
     output

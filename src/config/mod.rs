@@ -317,6 +317,16 @@ pub struct OutputConfig {
     pub result_bytes: u64,
     /// Whether the built-in patterns are masked (values of `secret_env` always are).
     pub redact: bool,
+    pub artifacts: ArtifactsConfig,
+}
+
+/// How much of a job's files is kept after its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ArtifactsConfig {
+    pub max_files: u64,
+    /// Bytes of one, and of all of a job.
+    pub max_file_size: u64,
+    pub max_total_size: u64,
 }
 
 /// Disk.

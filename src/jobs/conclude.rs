@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use quickcmd_init::proto::{Report, StreamTotals};
+use quickcmd_init::proto::{Artifact, Report, StreamTotals};
 use sha2::{Digest, Sha256};
 
 use super::{attend::Attended, ending::Verdict, shared::Shared, state};
@@ -121,6 +121,7 @@ pub(super) async fn write(shared: &Arc<Shared>, mut ended: Ended, sandbox: Optio
         stderr_dropped: stderr.dropped,
         cpu_ms: ended.report.as_ref().map(|report| report.cpu_ms),
         max_rss_bytes: ended.report.as_ref().map(|report| report.max_rss_bytes),
+        artifacts: ended.report.as_ref().map(|report| report.artifacts.clone()).unwrap_or_default(),
     };
     let from: &[State] = match ended.state {
         state::State::Queued => &[State::Queued],
@@ -129,17 +130,19 @@ pub(super) async fn write(shared: &Arc<Shared>, mut ended: Ended, sandbox: Optio
         }
     };
     let (started_at, timeout) = (ended.started_at, ended.timeout);
-    if ran && stdout.bytes + stderr.bytes > 0 && !planted!("end-before-output") {
+    let kept = end.artifacts.iter().map(|artifact| match artifact {
+        Artifact::Kept { size, .. } => *size,
+        Artifact::Refused { .. } => 0,
+    });
+    let recorded = kept.fold(end.stdout_bytes.saturating_add(end.stderr_bytes), u64::saturating_add);
+    if ran && recorded > 0 && !planted!("end-before-output") {
         // The record must not tell of bytes that a power cut takes away. With an end recorded later, or never, the job
         // would be `lost`: so a disk that can't do it holds nothing up.
         if let Err(error) = shared.outputs.sync(row).await {
             tracing::error!(row, %error, "the output could not be brought to the disk: a power cut may take it away");
         }
     }
-    let used = Used {
-        cpu_ms: end.cpu_ms.unwrap_or(0),
-        output_bytes: end.stdout_bytes.saturating_add(end.stderr_bytes),
-    };
+    let used = Used { cpu_ms: end.cpu_ms.unwrap_or(0), output_bytes: recorded };
     let usage = (used != Used::default()).then(|| Usage {
         day: quotas::day(ended.ended_at),
         controller_id: ended.controller_id.clone(),

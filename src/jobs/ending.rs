@@ -158,6 +158,7 @@ mod tests {
             start_ns: 0,
             end_ns: 0,
             run_ms: 0,
+            artifacts: Vec::new(),
         }
     }
 

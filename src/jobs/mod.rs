@@ -10,6 +10,7 @@
 //!
 //! Tasks: one dispatcher, one for what ends in the queue, one for the other sweeps, one runner for each job that has its turn.
 
+mod artifacts;
 mod attend;
 mod conclude;
 mod dispatch;
@@ -26,6 +27,7 @@ mod shared;
 mod spec;
 pub mod state;
 mod sweeps;
+mod tar;
 #[cfg(test)]
 mod tests;
 mod tokens;
@@ -38,6 +40,7 @@ use std::{
 
 use tokio_util::{bytes::Bytes, sync::CancellationToken, task::TaskTracker};
 
+pub use artifacts::{Archive, ArtifactFile};
 pub use query::{DEFAULT_PAGE, JobStream, LARGEST_PAGE, ListQuery, OutputFile, Streamed};
 pub use recover::Recovered;
 pub use runner::CLASS;
@@ -260,6 +263,22 @@ impl Service {
     /// `JOB_NOT_FOUND`; `OUTPUT_GONE` after retention.
     pub async fn output(&self, reader: &Reader, job_id: &str, stream: Stream) -> Result<OutputFile, Problem> {
         query::output(&self.shared, reader, job_id, stream).await
+    }
+
+    /// A file that the job has left, by its path.
+    ///
+    /// # Errors
+    /// `JOB_NOT_FOUND`; `ARTIFACT_NOT_FOUND` while it runs, and for what was not kept; `OUTPUT_GONE` after retention.
+    pub async fn artifact(&self, reader: &Reader, job_id: &str, path: &str) -> Result<ArtifactFile, Problem> {
+        artifacts::one(&self.shared, reader, job_id, path).await
+    }
+
+    /// All files that the job has left, as an archive.
+    ///
+    /// # Errors
+    /// As [`Service::artifact`].
+    pub async fn artifacts(&self, reader: &Reader, job_id: &str) -> Result<Archive, Problem> {
+        artifacts::all(&self.shared, reader, job_id).await
     }
 
     /// A job's frames from a number on (1: all), live, and at last the final one, for which the purse is asked.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use quickcmd_init::proto::Job as Spec;
+use quickcmd_init::proto::{Collect, FileIn, Job as Spec};
 
 use super::shared::Settings;
 use crate::{
@@ -44,7 +44,7 @@ pub(super) fn limits(job: &Job) -> Result<Limits, String> {
         .map_err(|error| format!("the job's stored limits can't be read any more: {error}"))
 }
 
-/// The supervisor's job and its standard input.
+/// The supervisor's job, and the bytes that follow it: standard input, then its files.
 pub(super) fn build(
     job: &Job,
     payload: &Payload,
@@ -64,12 +64,26 @@ pub(super) fn build(
     let secret_env = request.secret_env.unwrap_or_default();
     let secrets = secret_env.values().cloned().collect();
     env.extend(secret_env);
-    let stdin = request.stdin.map(|stdin| stdin.bytes()).unwrap_or_default();
+    let mut follows = request.stdin.map(|stdin| stdin.bytes()).unwrap_or_default();
+    let stdin_len = follows.len() as u64;
+    let mut files = Vec::new();
+    for file in request.files.unwrap_or_default() {
+        let bytes = file.bytes();
+        files.push(FileIn { mode: file.mode_bits(), len: bytes.len() as u64, path: file.path });
+        follows.extend(bytes);
+    }
+    let caps = &settings.output.artifacts;
+    let artifacts = request.artifacts.filter(|paths| !paths.is_empty()).map(|paths| Collect {
+        paths,
+        max_files: caps.max_files,
+        max_file_size: caps.max_file_size,
+        max_total_size: caps.max_total_size,
+    });
     let spec = Spec {
         argv: payload.program(),
         env: env.into_iter().collect(),
         workdir,
-        stdin_len: stdin.len() as u64,
+        stdin_len,
         timeout_ms: limits.timeout_seconds.saturating_mul(1000),
         grace_ms: u64::try_from(settings.jobs.grace.as_millis()).unwrap_or(u64::MAX),
         output_limit: settings.output.limit,
@@ -78,6 +92,8 @@ pub(super) fn build(
         redact: settings.output.redact,
         first_seq,
         fsize: Some(settings.sandbox.fsize),
+        files,
+        artifacts,
     };
-    (spec, stdin)
+    (spec, follows)
 }

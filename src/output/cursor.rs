@@ -48,7 +48,7 @@ pub(super) fn counter(kind: Kind) -> Option<usize> {
         Kind::Stdout => Some(0),
         Kind::Stderr => Some(1),
         Kind::System => Some(2),
-        Kind::Started | Kind::Report => None,
+        Kind::Started | Kind::Report | Kind::Artifact => None,
     }
 }
 

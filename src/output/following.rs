@@ -104,7 +104,7 @@ impl Following {
                 Kind::Stdout | Kind::Stderr => {
                     failpoint!("output");
                 }
-                Kind::System => {}
+                Kind::System | Kind::Artifact => {}
             }
             self.cursor.pass(&record.after);
         }

@@ -36,7 +36,7 @@ impl Stream {
             Kind::Stdout => Some(Stream::Stdout),
             Kind::Stderr => Some(Stream::Stderr),
             Kind::System => Some(Stream::System),
-            Kind::Started | Kind::Report => None,
+            Kind::Started | Kind::Report | Kind::Artifact => None,
         }
     }
 }

@@ -21,6 +21,7 @@
 //! Outputs::bytes(&self, row, stream).await -> io::Result<Bytes>    the exact stream, with ranges, for downloads
 //! Outputs::text(&self, row, stream, max).await -> io::Result<String>   the start of a stream as text, lossy
 //! Outputs::sync(&self, row).await -> io::Result<()>            the spool is on the disk
+//! Outputs::artifact(&self, row, at, len) -> io::Result<Kept>       a file that the job has left, with ranges
 //! Outputs::trim(&self, row), Outputs::remove(&self, row), Outputs::total_bytes().await, Outputs::rows().await
 //! ```
 //!
@@ -41,6 +42,7 @@
 //!
 //! A damaged spool is an [`io::Error`] that holds a [`Corrupt`], and concerns its job alone.
 
+mod artifact;
 mod bytes;
 mod cursor;
 mod file;
@@ -63,6 +65,7 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
+pub use artifact::Kept;
 pub use bytes::Bytes;
 pub use file::Corrupt;
 pub use following::{Following, Seen};
@@ -181,6 +184,14 @@ impl Outputs {
                 .map_err(|e| named(&e, "sync", &path))
         };
         tokio::task::spawn_blocking(sync).await.map_err(io::Error::other)?
+    }
+
+    /// A file that a job has left: `len` bytes in the records from byte `at` of its spool on, as its report says.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::NotFound`] if there is no spool any more.
+    pub fn artifact(&self, row: i64, at: u64, len: u64) -> io::Result<Kept> {
+        Kept::open(Cursor::new(self.rows.get(row)), at, len)
     }
 
     /// Removes a row's spool; gone already is success. Its readers go on with what they have open, and

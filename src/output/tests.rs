@@ -131,6 +131,7 @@ fn report() -> Report {
         start_ns: 3,
         end_ns: 4,
         run_ms: 5,
+        artifacts: Vec::new(),
     }
 }
 

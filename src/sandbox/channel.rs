@@ -49,7 +49,7 @@ impl Channel {
         matches!(self.stream.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 
-    /// Sends the job with its spool. An error says whether a byte of it has left.
+    /// Sends the job with its spool; `stdin` is followed by the bytes of its files. An error says whether a byte of it has left.
     pub(super) async fn send_job(
         &mut self,
         job: &Job,

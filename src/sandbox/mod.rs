@@ -160,7 +160,7 @@ pub trait Sandbox: Send + Sync {
     /// Whether it had been waiting in the pool.
     fn warm(&self) -> bool;
 
-    /// Sends the job and the descriptor of its spool. After `Ok` the job is the supervisor's. A `PATH`
+    /// Sends the job, its standard input with the bytes of its files behind, and the descriptor of its spool. After `Ok` the job is the supervisor's. A `PATH`
     /// is added where the environment has none. `Unreachable` and `Failed`: nothing was sent.
     fn hand_over(
         &mut self,

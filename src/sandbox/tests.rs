@@ -59,6 +59,8 @@ mod played {
             redact: false,
             first_seq: 1,
             fsize: None,
+            files: Vec::new(),
+            artifacts: None,
         }
     }
 

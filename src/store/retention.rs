@@ -9,7 +9,7 @@ use crate::{
     store::{StoreError, Tx, audit, int},
 };
 
-/// Removes prompt, command, snapshot and output text of up to `limit` jobs that ended before a moment,
+/// Removes prompt, command, snapshot, output text and the list of artifacts of up to `limit` jobs that ended before a moment,
 /// and answers of which rows (for the files of their output). Their results keep counts and hashes.
 ///
 /// # Errors
@@ -25,6 +25,7 @@ pub fn purge(tx: &Tx<'_>, before: Timestamp, limit: u32, now: Timestamp) -> Resu
     for row in &rows {
         tx.prepare_cached("DELETE FROM texts WHERE row = ?")?.execute([row])?;
         tx.prepare_cached("DELETE FROM outputs WHERE row = ?")?.execute([row])?;
+        tx.prepare_cached("DELETE FROM artifacts WHERE row = ?")?.execute([row])?;
         tx.prepare_cached("UPDATE jobs SET purged_at = ? WHERE row = ?")?.execute(params![now.0, row])?;
     }
     if let (Some(first_job), Some(last_job)) = (rows.iter().min(), rows.iter().max()) {

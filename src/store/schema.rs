@@ -14,6 +14,7 @@ pub(super) const STEPS: &[(&str, &str)] = &[
     ("0002_unverified.sql", include_str!("../../migrations/0002_unverified.sql")),
     ("0003_usage.sql", include_str!("../../migrations/0003_usage.sql")),
     ("0004_tokens.sql", include_str!("../../migrations/0004_tokens.sql")),
+    ("0005_artifacts.sql", include_str!("../../migrations/0005_artifacts.sql")),
 ];
 
 /// The version that this program writes.

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, path::Path};
 
 use rusqlite::{Connection, OptionalExtension, Row};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 use super::{StoreError, open, schema};
 use crate::audit::leaf_hash;
@@ -177,8 +178,9 @@ fn entries(conn: &Connection) -> Result<Option<String>, StoreError> {
 fn ends(conn: &Connection) -> Result<Option<String>, StoreError> {
     let mut statement = conn.prepare(
         "SELECT jobs.*, a.kind AS a_kind, a.job AS a_job, a.entry AS a_entry, lower(hex(a.leaf)) AS a_leaf, \
-         (SELECT max(number) FROM audit) AS last \
+         (SELECT max(number) FROM audit) AS last, artifacts.list AS a_list \
          FROM jobs LEFT JOIN audit AS a ON a.number = jobs.audit_entry \
+         LEFT JOIN artifacts ON artifacts.row = jobs.row \
          WHERE jobs.state IN ('completed', 'failed') ORDER BY jobs.row",
     )?;
     let mut rows = statement.query([])?;
@@ -232,6 +234,12 @@ fn end(row: &Row<'_>) -> Result<Option<String>, StoreError> {
         if row.get::<_, Option<i64>>(column)? != entry[column].as_i64() {
             return Ok(Some(differs(&job, column, number)));
         }
+    }
+    // Retention removes the list, and leaves its hash in the log.
+    let list = row.get::<_, Option<String>>("a_list")?.map(|list| hex::encode(Sha256::digest(list)));
+    let purged = row.get::<_, Option<i64>>("purged_at")?.is_some();
+    if list.as_deref() != entry["artifacts_sha256"].as_str() && (list.is_some() || !purged) {
+        return Ok(Some(differs(&job, "list of artifacts", number)));
     }
     Ok(None)
 }

@@ -96,6 +96,8 @@ codes! {
     JobEnded = "JOB_ENDED", 409, "Job has already ended";
     /// The job's output is no longer kept.
     OutputGone = "OUTPUT_GONE", 410, "Output is no longer kept";
+    /// The job has kept no such file.
+    ArtifactNotFound = "ARTIFACT_NOT_FOUND", 404, "Artifact not found";
     /// A query parameter breaks its rule.
     InvalidQuery = "INVALID_QUERY", 400, "Invalid query parameter";
     /// The range lies outside the output.

@@ -1,5 +1,6 @@
 //! The signed payload of a job, and of a cancellation: shape here, reading and rules beside it.
 
+pub mod files;
 mod parse;
 pub mod rules;
 #[cfg(test)]
@@ -11,6 +12,8 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+
+pub use files::{Encoding, FileRequest};
 
 /// A job as its controller signed it. Field order is the seed's, so that what we send looks like v1.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -74,6 +77,12 @@ pub struct SandboxRequest {
     pub workdir: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub stdin: Option<Stdin>,
+    /// Files to place before the start.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub files: Option<Vec<FileRequest>>,
+    /// Files, or folders with what is below them, to keep after the end.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub artifacts: Option<Vec<String>>,
 }
 
 /// A wish to end a job, as its controller signed it.
@@ -191,6 +200,8 @@ impl std::fmt::Debug for SandboxRequest {
             .field("secret_env", &self.secret_env.as_ref().map(|env| env.keys().collect::<Vec<_>>()))
             .field("workdir", &self.workdir)
             .field("stdin", &self.stdin.as_ref().map(|_| ".."))
+            .field("files", &self.files)
+            .field("artifacts", &self.artifacts)
             .finish()
     }
 }

@@ -48,6 +48,9 @@ pub struct JobResult {
     pub stderr_dropped: u64,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub usage: Option<Usage>,
+    /// What became of the files that were to be kept; empty where none were asked for, and after retention.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub artifacts: Vec<Artifact>,
     /// Time from acceptance to its turn, in milliseconds.
     pub queued_ms: u64,
     /// Time from its turn to the start of the command, in milliseconds.
@@ -61,6 +64,30 @@ pub struct JobResult {
 pub struct Usage {
     pub cpu_ms: u64,
     pub max_rss_bytes: u64,
+}
+
+/// A file that was to be kept: with size and hash if it is, else with the reason.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Artifact {
+    /// As asked for; what was found in a folder begins with that folder's path.
+    pub path: String,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub size: Option<u64>,
+    /// Of the bytes that are kept, in hex.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub sha256: Option<String>,
+    /// Permission bits in octal digits.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub mode: Option<String>,
+    /// Present and true where values of `secret_env` were masked in it.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub masked: bool,
+    /// Why it is not kept, in a word for programs.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub refused: Option<String>,
+    /// The same in a sentence.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub error: Option<String>,
 }
 
 /// Where in the agent's record this job's end stands.

@@ -163,6 +163,7 @@ pub fn result(stdout: &[u8], stderr: &[u8], exit_code: i32, reason: Reason) -> J
         stdout_dropped: 0,
         stderr_dropped: 0,
         usage: None,
+        artifacts: Vec::new(),
         queued_ms: 3,
         started_ms: 4,
         receipt: None,

@@ -8,6 +8,7 @@ mod harness;
 mod cancel;
 mod crash;
 mod disk;
+mod files;
 mod filter;
 mod identity;
 mod jobs;

@@ -90,7 +90,11 @@ async fn controller_and_fields() {
     refusal!(agent, "wrong_type", with(json!({"ttl": "soon"})));
     refusal!(agent, "bad_workdir", with(json!({"sandbox": {"workdir": "/proc/self/fd/7"}})));
     refusal!(agent, "bad_env_name", with(json!({"sandbox": {"env": {"A=B": "c"}}})));
-    refusal!(agent, "files_are_not_supported_yet", with(json!({"sandbox": {"files": []}})));
+    refusal!(
+        agent,
+        "file_that_leads_up",
+        with(json!({"sandbox": {"files": [{"path": "../x", "content": ""}]}}))
+    );
     refusal!(agent, "another_agents_job", with(json!({"agent_id": "another-agent"})));
 }
 

@@ -136,6 +136,8 @@ impl Bench {
             redact: false,
             first_seq: 1,
             fsize: None,
+            files: Vec::new(),
+            artifacts: None,
         }
     }
 
@@ -207,7 +209,7 @@ fn read(mut spool: File) -> (String, String, Option<Report>) {
             Kind::Stdout => stdout.extend_from_slice(body),
             Kind::Stderr => stderr.extend_from_slice(body),
             Kind::Report => report = Some(serde_json::from_slice(body).unwrap()),
-            Kind::System | Kind::Started => {}
+            Kind::System | Kind::Started | Kind::Artifact => {}
         }
         rest = after;
     }

@@ -13,7 +13,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use quickcmd_init::proto::{self, Control, Hello, Job, Stop};
 
-use super::signals::Signals;
+use super::{place, signals::Signals};
 
 /// A job with its descriptors.
 pub struct Order {
@@ -21,6 +21,8 @@ pub struct Order {
     pub spool: OwnedFd,
     /// `None`: no standard input.
     pub stdin: Option<OwnedFd>,
+    /// Whether its files are in their places, and if not, why.
+    pub placed: Result<(), String>,
 }
 
 pub struct Channel {
@@ -93,7 +95,8 @@ impl Channel {
             .map_err(|error| bad(format!("the first message is no job: {error}")))?;
         let spool = spool.ok_or_else(|| bad("the job came without the spool's descriptor".into()))?;
         let stdin = if job.stdin_len == 0 { None } else { Some(self.receive_stdin(job.stdin_len)?) };
-        Ok(Some(Order { job, spool, stdin }))
+        let placed = place::place(&mut self.socket, &job.files, &job.workdir)?;
+        Ok(Some(Order { job, spool, stdin, placed }))
     }
 
     /// The first bytes, and the descriptor that rides on them.

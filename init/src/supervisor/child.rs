@@ -229,6 +229,11 @@ fn not_started(code: i32, error: String) -> Ending {
     Ending::NotStarted { code, error, sandbox: false }
 }
 
+/// The job was not started, for a file of its own could not be put where it wants it.
+pub fn not_placed(error: String) -> Ending {
+    not_started(126, error)
+}
+
 /// The job was not started, and it is not to blame.
 pub fn trouble(error: String) -> Ending {
     Ending::NotStarted { code: 126, error, sandbox: true }

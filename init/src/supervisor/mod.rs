@@ -1,9 +1,12 @@
 //! The supervisor's parts: see the program's own page for the order in which they act.
 
+mod beneath;
 mod channel;
 mod child;
+mod collect;
 mod guard;
 mod limits;
+mod place;
 mod processes;
 mod run;
 mod signals;

@@ -15,6 +15,7 @@ use quickcmd_init::spool::{Kind, MAX_BODY};
 
 use super::channel::{Channel, Order};
 use super::child;
+use super::collect::Collector;
 use super::processes::{self, Left};
 use super::signals::Signals;
 use super::spooler::{Spooler, now_ns};
@@ -64,7 +65,7 @@ struct Run {
 /// # Errors
 /// The report could not be written. The job has ended.
 pub fn run(order: Order, channel: Channel, mut signals: Signals) -> io::Result<()> {
-    let Order { job, spool, stdin } = order;
+    let Order { job, spool, stdin, placed } = order;
     let mut spool = Spooler::new(spool, job.first_seq)?;
     let redactor = Redactor::new(&job.secrets, job.redact);
     let oom_before = processes::oom_kills();
@@ -73,8 +74,9 @@ pub fn run(order: Order, channel: Channel, mut signals: Signals) -> io::Result<(
     let started = spool.insist(Kind::Started, 0, &[], start + START_PATIENCE);
     // A word for the reader; the job does not depend on it.
     spool.say("Starting execution...", start);
+    let collector = Collector::new(&job);
     let child = match started {
-        Ok(()) => child::start(&job, stdin),
+        Ok(()) => placed.map_err(child::not_placed).and_then(|()| child::start(&job, stdin)),
         Err(error) => {
             let error = format!("the job's output can't be written, so it was not started: {error}");
             Err(child::trouble(error))
@@ -91,6 +93,7 @@ pub fn run(order: Order, channel: Channel, mut signals: Signals) -> io::Result<(
         start_ns,
         end_ns: 0,
         run_ms: 0,
+        artifacts: Vec::new(),
     };
     let mut missing = Vec::new();
     let ended = match child {
@@ -129,6 +132,11 @@ pub fn run(order: Order, channel: Channel, mut signals: Signals) -> io::Result<(
     let run_time = ended.saturating_duration_since(start);
     report.run_ms = u64::try_from(run_time.as_millis()).unwrap_or(u64::MAX);
     report.end_ns = start_ns.saturating_add(u64::try_from(run_time.as_nanos()).unwrap_or(u64::MAX));
+    // All of its processes are gone: nobody changes its files any more.
+    if let Some(collector) = collector {
+        let ran = !matches!(report.ending, Ending::NotStarted { .. });
+        report.artifacts = collector.collect(ran, report.stopped.is_some(), &mut spool);
+    }
     // One patience for all that is left to say: the agent knows it, and does not wait for ever.
     let patience = Instant::now() + REPORT_PATIENCE;
     for sentence in missing {

@@ -71,6 +71,11 @@ impl Spooler {
         Ok(())
     }
 
+    /// Where the next record will begin.
+    pub fn position(&self) -> u64 {
+        self.end + self.rest.len() as u64
+    }
+
     /// Gives back what was claimed and not used, after the last record: nobody else writes to the file.
     pub fn release(&mut self) {
         if self.claimed.take().is_some_and(|claimed| claimed > self.end) {
@@ -86,7 +91,7 @@ impl Spooler {
         self.finish_rest()?;
         let len = u32::try_from(body.len()).map_err(io::Error::other)?;
         // A job is started only if its end can be told; the last words need no more than the reserve.
-        if matches!(kind, Kind::Started | Kind::Stdout | Kind::Stderr) {
+        if matches!(kind, Kind::Started | Kind::Stdout | Kind::Stderr | Kind::Artifact) {
             self.claim(HEADER + body.len())?;
         }
         let seq = if kind.is_frame() { self.seq } else { 0 };

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{ControlMessage, MsgFlags, getsockopt, sendmsg, sockopt::PeerCredentials};
 use nix::unistd::{Pid, geteuid};
-use quickcmd_init::proto::{self, Control, Ending, Hello, Job, Report, Stop};
+use quickcmd_init::proto::{self, Artifact, Control, Ending, Hello, Job, Refusal, Report, Stop};
 use quickcmd_init::spool::{HEADER, Header, Kind, MAX_BODY};
 use sha2::{Digest, Sha256};
 
@@ -115,6 +115,11 @@ impl Sandbox {
         .unwrap();
         channel.write_all(&message[sent..]).unwrap();
         channel.write_all(stdin).unwrap();
+    }
+
+    /// Sends the bytes of the job's files, after the job.
+    pub fn feed(&mut self, bytes: &[u8]) {
+        self.channel.as_mut().unwrap().write_all(bytes).unwrap();
     }
 
     pub fn stop(&mut self, why: Stop) {
@@ -224,6 +229,8 @@ pub fn job<S: AsRef<str>>(argv: &[S]) -> Job {
         redact: false,
         first_seq: 1,
         fsize: None,
+        files: Vec::new(),
+        artifacts: None,
     }
 }
 
@@ -284,7 +291,7 @@ impl Outcome {
             assert_eq!(a.0.seq + 1, b.0.seq);
         }
         for (header, body) in &self.records {
-            assert_eq!(header.binary, std::str::from_utf8(body).is_err());
+            assert_eq!(header.binary, header.kind.is_frame() && std::str::from_utf8(body).is_err());
             assert!(body.len() <= MAX_BODY);
             assert!(header.kind.is_frame() || header.seq == 0);
         }
@@ -315,6 +322,33 @@ impl Outcome {
 
     pub fn stderr(&self) -> String {
         String::from_utf8_lossy(&self.bytes(Kind::Stderr)).into_owned()
+    }
+
+    /// The bytes of a kept file, by its records.
+    pub fn kept(&self, path: &str) -> Option<Vec<u8>> {
+        let (size, sha256, at) = self.report.artifacts.iter().find_map(|artifact| match artifact {
+            Artifact::Kept { path: found, size, sha256, at, .. } if found == path => Some((size, sha256, at)),
+            _ => None,
+        })?;
+        let (mut place, mut bytes) = (0, Vec::new());
+        for (header, body) in &self.records {
+            if place >= *at && header.kind == Kind::Artifact && (bytes.len() as u64) < *size {
+                assert_eq!(header.offset, bytes.len() as u64);
+                bytes.extend(body);
+            }
+            place += (HEADER + body.len()) as u64;
+        }
+        let sha: String = Sha256::digest(&bytes).iter().map(|b| format!("{b:02x}")).collect();
+        assert_eq!((bytes.len() as u64, &sha), (*size, sha256), "{path}");
+        Some(bytes)
+    }
+
+    /// Why a file was not kept.
+    pub fn refused(&self, path: &str) -> Option<Refusal> {
+        self.report.artifacts.iter().find_map(|artifact| match artifact {
+            Artifact::Refused { path: found, why, .. } if found == path => Some(*why),
+            _ => None,
+        })
     }
 
     /// The agent's own words, but for the first.

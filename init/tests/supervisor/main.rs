@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod endings;
+mod files;
 mod harness;
 mod hostile;
 mod output;

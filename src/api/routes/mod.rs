@@ -1,5 +1,6 @@
 //! One file a path.
 
+pub mod artifacts;
 pub mod cancel;
 pub mod drain;
 pub mod health;

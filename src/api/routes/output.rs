@@ -15,7 +15,7 @@ use crate::{
         app::App,
         error::internal,
         extract::{JobId, Parameters, ReadBy},
-        service::Of,
+        service::{Of, Output},
     },
     wire::{Code, Problem},
 };
@@ -35,12 +35,19 @@ pub async fn output(
     })?;
     let reader = given.whose(reader)?;
     given.end()?;
-    let output = app.jobs.output(&reader, &id, of.unwrap_or(Of::Stdout)).await?;
+    answer(app.jobs.output(&reader, &id, of.unwrap_or(Of::Stdout)).await?, &headers)
+}
+
+/// The bytes that the headers ask for.
+///
+/// # Errors
+/// A tag that is no header's value, which is a defect.
+pub(super) fn answer(output: Output, headers: &HeaderMap) -> Result<Response, Problem> {
     let len = output.len;
     // Bytes of a job that still runs have no tag: there will be more of them.
     let etag = output.sha256.as_ref().map(|sha256| format!("\"{sha256}\""));
 
-    let mut response = match wanted(&headers, etag.as_deref(), len) {
+    let mut response = match wanted(headers, etag.as_deref(), len) {
         Wanted::Nothing => StatusCode::NOT_MODIFIED.into_response(),
         Wanted::Whole => Body::from_stream((output.chunks)(0..len)).into_response(),
         Wanted::Part(range) => {

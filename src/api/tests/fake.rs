@@ -222,6 +222,37 @@ impl Jobs for Fake {
         .boxed()
     }
 
+    fn artifact<'a>(&'a self, _: &'a Reader, job_id: &'a str, path: &'a str) -> Answer<'a, Output> {
+        async move {
+            if (job_id, path) != ("job-1", "out/a b") {
+                return Err(Problem::new(Code::ArtifactNotFound));
+            }
+            Ok(Output {
+                len: BYTES.len() as u64,
+                sha256: Some("abc".to_owned()),
+                chunks: Box::new(|range| {
+                    let range = usize::try_from(range.start).unwrap()..usize::try_from(range.end).unwrap();
+                    stream::iter([Ok(Bytes::from_static(&BYTES[range]))]).boxed()
+                }),
+            })
+        }
+        .boxed()
+    }
+
+    fn artifacts<'a>(&'a self, _: &'a Reader, job_id: &'a str) -> Answer<'a, Output> {
+        async move {
+            if job_id != "job-1" {
+                return Err(Problem::new(Code::ArtifactNotFound));
+            }
+            Ok(Output {
+                len: BYTES.len() as u64,
+                sha256: None,
+                chunks: Box::new(|_| stream::iter([Ok(Bytes::from_static(BYTES))]).boxed()),
+            })
+        }
+        .boxed()
+    }
+
     fn readiness(&self) -> Readiness {
         assert!(!self.panics.load(Ordering::SeqCst), "asked to");
         match self.not_ready.load(Ordering::SeqCst) {

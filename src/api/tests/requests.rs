@@ -415,6 +415,41 @@ async fn output_comes_whole_or_in_ranges() {
 }
 
 #[tokio::test]
+async fn artifacts_come_one_by_one_or_all_at_once() {
+    let door = door(config());
+    let path = "/api/v1/jobs/job-1/artifacts/out/a%20b";
+    let whole = door.get(path).await;
+    assert_eq!((whole.status, &whole.body[..], whole.header("etag")), (200, fake::BYTES, "\"abc\""));
+    assert_eq!(whole.header("content-type"), "application/octet-stream");
+    assert_eq!(whole.header("content-disposition"), "attachment");
+    assert_eq!(whole.header("x-content-type-options"), "nosniff");
+    let part = door.get_with(path, &[("range", "bytes=-3")]).await;
+    assert_eq!((part.status, &part.body[..]), (206, &b"789"[..]));
+    let all = door.get("/api/v1/jobs/job-1/artifacts").await;
+    assert_eq!(
+        (all.status, all.header("content-type"), all.header("content-length")),
+        (200, "application/x-tar", "10")
+    );
+    assert_eq!(all.header("content-disposition"), "attachment");
+    for path in [
+        "/api/v1/jobs/job-1/artifacts/out/%ff",
+        "/api/v1/jobs/job-2/artifacts",
+        "/api/v1/jobs/job-1/artifacts/x",
+    ] {
+        assert_eq!(door.get(path).await.refusal(), (404, "ARTIFACT_NOT_FOUND".to_owned()), "{path}");
+    }
+    for path in [path, "/api/v1/jobs/job-1/artifacts"] {
+        let answer = door.get_with(path, &[("x-stranger", "1")]).await;
+        assert_eq!(answer.refusal(), (401, "UNAUTHENTICATED".to_owned()), "{path}");
+        assert_eq!(
+            door.get(&format!("{path}?colour=red")).await.refusal(),
+            (400, "INVALID_QUERY".to_owned())
+        );
+        assert_eq!(door.get(&format!("{path}?controller_id=c%201")).await.status, 200, "{path}");
+    }
+}
+
+#[tokio::test]
 async fn monitors_are_told_what_they_ask() {
     let door = door(config());
     let health = door.get("/health").await.json();

@@ -44,7 +44,7 @@ fn every_refusal_by_status_and_body() {
         ("command and argv", signed(&json!({"argv": ["id"]}))),
         ("workdir", sandbox(json!({"workdir": "/proc/self/fd/7"}))),
         ("least limit", sandbox(json!({"memory_limit": 1024}))),
-        ("not built yet", sandbox(json!({"files": []}))),
+        ("file that leads up", sandbox(json!({"files": [{"path": "../x", "content": ""}]}))),
         ("another agent", signed(&json!({"agent_id": "agent-2"}))),
         ("scopes", limited(&json!({"required_scopes": ["git:push", "admin", "dockerfile"]}))),
         ("image", sandbox(json!({"image": "ubuntu:latest"}))),

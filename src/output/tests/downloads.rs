@@ -125,3 +125,48 @@ fn peak() -> u64 {
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     line.trim_end_matches("kB").trim().parse().unwrap()
 }
+
+#[tokio::test]
+async fn every_range_of_an_artifact_is_exact_and_readers_pass_over_it() {
+    let room = Room::new();
+    let mut writer = room.writer(1);
+    writer.frame(Kind::Stdout, "before");
+    let mut at = raw(Kind::Stdout, 1, 0, b"before").len() as u64;
+    let mut whole = Vec::new();
+    let piece = |offset: &mut u64, body: &[u8]| {
+        let record = raw(Kind::Artifact, 0, *offset, body);
+        *offset += body.len() as u64;
+        record
+    };
+    let mut written = 0;
+    // What was given up, then a whole one, then the beginning of another.
+    let given_up = piece(&mut written, b"given up");
+    at += given_up.len() as u64;
+    writer.raw(&given_up);
+    let mut offset = 0;
+    for n in 1..8_u8 {
+        let body: Vec<u8> = (0..n * 3).map(|at| at + n).collect();
+        writer.raw(&piece(&mut offset, &body));
+        whole.extend(body);
+    }
+    writer.raw(&piece(&mut 0, b"another"));
+    writer.report();
+    let len = whole.len() as u64;
+    for from in 0..=len {
+        for to in from..=len {
+            let kept = room.outputs.artifact(1, at, len).unwrap();
+            let chunks: Vec<_> = kept.chunks(from..to).map(|chunk| chunk.unwrap()).collect().await;
+            let range = usize::try_from(from).unwrap()..usize::try_from(to).unwrap();
+            assert_eq!(chunks.concat(), whole[range], "{from} {to}");
+        }
+    }
+    // A list that says more than there is, or another place, gives an error and nothing of others.
+    for (at, len) in [(at, len + 1), (0, 6), (at + 1, 3)] {
+        let kept = room.outputs.artifact(1, at, len).unwrap();
+        let chunks: Vec<_> = kept.chunks(0..len).collect().await;
+        assert!(chunks.last().unwrap().is_err(), "{at} {len}");
+    }
+    assert_eq!(room.outputs.bytes(1, Stream::Stdout).await.unwrap().len(), 6);
+    assert!(room.outputs.follow(1).report().await.is_ok());
+    assert_eq!(room.outputs.artifact(2, 0, 1).unwrap_err().kind(), std::io::ErrorKind::NotFound);
+}

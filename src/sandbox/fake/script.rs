@@ -60,7 +60,9 @@ enum Next {
 }
 
 impl Play {
-    pub(super) fn new(job: Job, stdin: Vec<u8>, spool: OwnedFd) -> Play {
+    pub(super) fn new(job: Job, mut stdin: Vec<u8>, spool: OwnedFd) -> Play {
+        // What follows it are files, for which there is no place here.
+        stdin.truncate(usize::try_from(job.stdin_len).unwrap_or(usize::MAX));
         let seq = job.first_seq;
         let (stdout, stderr) = (Stream::default(), Stream::default());
         Play { job, stdin, spool: spool.into(), seq, stdout, stderr, stubborn: false }
@@ -105,6 +107,7 @@ impl Play {
             start_ns: u64::try_from(start.0).unwrap_or(0),
             end_ns: u64::try_from(Timestamp::now().0).unwrap_or(0),
             run_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            artifacts: Vec::new(),
         };
         let body = serde_json::to_vec(&report).expect("a report is plain data");
         self.record(Kind::Report, 0, 0, &body);

@@ -1,5 +1,6 @@
 //! How a job ends, and who asked for it.
 
+use quickcmd_init::proto::Artifact;
 use rusqlite::{
     ToSql,
     types::{FromSql, FromSqlError, FromSqlResult, ToSqlOutput, ValueRef},
@@ -84,6 +85,8 @@ pub struct End {
     pub stderr_dropped: u64,
     pub cpu_ms: Option<u64>,
     pub max_rss_bytes: Option<u64>,
+    /// What became of the files that were to be kept; empty where none were asked for.
+    pub artifacts: Vec<Artifact>,
 }
 
 /// SHA-256 of nothing: the hash of a stream that no byte came from.
@@ -112,6 +115,7 @@ impl End {
             stderr_dropped: 0,
             cpu_ms: None,
             max_rss_bytes: None,
+            artifacts: Vec::new(),
         }
     }
 }

@@ -13,6 +13,7 @@ mod steps;
 
 use std::fmt;
 
+use quickcmd_init::proto::Artifact;
 use rusqlite::{
     Row, ToSql,
     types::{FromSql, FromSqlError, FromSqlResult, ToSqlOutput, ValueRef},
@@ -23,7 +24,7 @@ use crate::{
     base::clock::Timestamp,
     wire::{
         Reason, Status,
-        result::{JobResult, JobRow, JobStatus, Receipt, Usage},
+        result::{self, JobResult, JobRow, JobStatus, Receipt, Usage},
     },
 };
 
@@ -31,8 +32,8 @@ pub use end::{Cancel, CancelWhy, End};
 pub use insert::{Inserted, NewJob, NewRejected, insert, reject, seen};
 pub use list::{Cursor, ListFilter, list};
 pub use query::{
-    Holder, Located, Queued, counts, find, get, glance, holder, holders, locate, locate_any, payload, queued,
-    text_bytes, uncleaned, unfinished, unfinished_rows,
+    Holder, Located, Queued, artifacts, counts, find, get, glance, holder, holders, locate, locate_any,
+    payload, queued, text_bytes, uncleaned, unfinished, unfinished_rows,
 };
 pub use steps::{Starting, cancel_requested, cleaned, container, finish, image, requeue, running, starting};
 
@@ -183,15 +184,18 @@ pub struct Job {
     /// Redacted text for the result; empty until the job has ended, and after retention removed it.
     pub stdout: String,
     pub stderr: String,
+    /// What became of the files that were to be kept; empty until it has ended, and after retention.
+    pub artifacts: Vec<Artifact>,
 }
 
 /// All that [`Job::from_row`] needs; the rest of the statement is the caller's.
-const SELECT: &str = "SELECT jobs.*, texts.prompt, texts.command, texts.snapshot, outputs.stdout, outputs.stderr \
-     FROM jobs LEFT JOIN texts ON texts.row = jobs.row LEFT JOIN outputs ON outputs.row = jobs.row ";
+const SELECT: &str = "SELECT jobs.*, texts.prompt, texts.command, texts.snapshot, outputs.stdout, outputs.stderr, \
+     artifacts.list AS artifacts FROM jobs LEFT JOIN texts ON texts.row = jobs.row \
+     LEFT JOIN outputs ON outputs.row = jobs.row LEFT JOIN artifacts ON artifacts.row = jobs.row ";
 
 /// The same without texts, which may be large.
-const GLANCE: &str =
-    "SELECT jobs.*, '' AS prompt, '' AS command, '' AS snapshot, '' AS stdout, '' AS stderr FROM jobs ";
+const GLANCE: &str = "SELECT jobs.*, '' AS prompt, '' AS command, '' AS snapshot, '' AS stdout, '' AS stderr, \
+     NULL AS artifacts FROM jobs ";
 
 impl Job {
     fn from_row(row: &Row<'_>) -> rusqlite::Result<Job> {
@@ -262,6 +266,7 @@ impl Job {
             snapshot: text("snapshot")?,
             stdout: text("stdout")?,
             stderr: text("stderr")?,
+            artifacts: serde_json::from_str(&text("artifacts")?).unwrap_or_default(),
         })
     }
 
@@ -328,6 +333,7 @@ impl Job {
                 (None, None) => None,
                 (cpu, rss) => Some(Usage { cpu_ms: cpu.unwrap_or(0), max_rss_bytes: rss.unwrap_or(0) }),
             },
+            artifacts: self.artifacts.iter().map(shown).collect(),
             queued_ms: self.queued_ms.unwrap_or(0),
             started_ms: self.started_ms.unwrap_or(0),
             receipt: self.receipt.clone(),
@@ -348,6 +354,24 @@ impl Job {
             duration_ms: self.duration_ms,
         }
     }
+}
+
+/// An artifact as its controller sees it.
+fn shown(artifact: &Artifact) -> result::Artifact {
+    let (mut path, mut size, mut hash, mut bits, mut hidden) = (String::new(), None, None, None, false);
+    let (mut refused, mut sentence) = (None, None);
+    match artifact {
+        Artifact::Kept { path: kept, size: bytes, sha256, mode, masked, .. } => {
+            path.clone_from(kept);
+            (size, hash, bits) = (Some(*bytes), Some(sha256.clone()), Some(format!("{mode:04o}")));
+            hidden = *masked;
+        }
+        Artifact::Refused { path: asked, why, error } => {
+            path.clone_from(asked);
+            (refused, sentence) = (Some(why.as_str().to_owned()), Some(error.clone()));
+        }
+    }
+    result::Artifact { path, size, sha256: hash, mode: bits, masked: hidden, refused, error: sentence }
 }
 
 impl fmt::Debug for Job {

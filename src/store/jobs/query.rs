@@ -1,5 +1,6 @@
 //! Reads of single jobs, and the small sets that start-up and the sweeps look for.
 
+use quickcmd_init::proto::Artifact;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{GLANCE, Job, SELECT, State};
@@ -30,13 +31,26 @@ pub fn text_bytes(conn: &Connection, row: i64) -> Result<usize, StoreError> {
     let bytes: Option<i64> = conn
         .prepare_cached(
             "SELECT coalesce(octet_length(texts.snapshot), 0) + coalesce(octet_length(outputs.stdout), 0) \
-               + coalesce(octet_length(outputs.stderr), 0) \
+               + coalesce(octet_length(outputs.stderr), 0) + coalesce(octet_length(artifacts.list), 0) \
              FROM jobs LEFT JOIN texts ON texts.row = jobs.row LEFT JOIN outputs ON outputs.row = jobs.row \
+             LEFT JOIN artifacts ON artifacts.row = jobs.row \
              WHERE jobs.row = ?",
         )?
         .query_row([row], |row| row.get(0))
         .optional()?;
     Ok(usize::try_from(bytes.unwrap_or(0)).unwrap_or(usize::MAX))
+}
+
+/// What became of the files that a job asked to be kept.
+///
+/// # Errors
+/// See [`get`].
+pub fn artifacts(conn: &Connection, row: i64) -> Result<Vec<Artifact>, StoreError> {
+    let list: Option<String> = conn
+        .prepare_cached("SELECT list FROM artifacts WHERE row = ?")?
+        .query_row([row], |row| row.get(0))
+        .optional()?;
+    Ok(list.map(|list| serde_json::from_str(&list).unwrap_or_default()).unwrap_or_default())
 }
 
 /// A controller's job of that name: the accepted one, else the newest rejection.

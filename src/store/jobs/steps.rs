@@ -3,6 +3,7 @@
 
 use rusqlite::{OptionalExtension, params};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 use super::{Cancel, End, State};
 use crate::{
@@ -178,6 +179,13 @@ pub fn finish(tx: &Tx<'_>, row: i64, from: &[State], end: &End) -> Result<Receip
     };
     // One that never had its turn has waited until its end.
     let queued_ms = name.queued_ms.unwrap_or_else(|| millis(end.at, name.accepted_at));
+    let artifacts = match end.artifacts.is_empty() {
+        true => None,
+        false => Some(
+            serde_json::to_string(&end.artifacts).map_err(|error| StoreError::Internal(error.to_string()))?,
+        ),
+    };
+    let artifacts_sha256 = artifacts.as_ref().map(|list| hex::encode(Sha256::digest(list)));
     let event = Event::Ended {
         job: row,
         controller_id: &name.controller_id,
@@ -207,6 +215,7 @@ pub fn finish(tx: &Tx<'_>, row: i64, from: &[State], end: &End) -> Result<Receip
         stderr_dropped: end.stderr_dropped,
         cpu_ms: end.cpu_ms,
         max_rss_bytes: end.max_rss_bytes,
+        artifacts_sha256: artifacts_sha256.as_deref(),
     };
     let receipt = audit::append(tx, end.at, &event)?;
     one(tx
@@ -244,6 +253,9 @@ pub fn finish(tx: &Tx<'_>, row: i64, from: &[State], end: &End) -> Result<Receip
         ])?)?;
     tx.prepare_cached("INSERT INTO outputs (row, stdout, stderr) VALUES (?, ?, ?)")?
         .execute(params![row, end.stdout, end.stderr])?;
+    if let Some(list) = artifacts {
+        tx.prepare_cached("INSERT INTO artifacts (row, list) VALUES (?, ?)")?.execute(params![row, list])?;
+    }
     tx.prepare_cached("DELETE FROM payloads WHERE row = ?")?.execute([row])?;
     Ok(receipt)
 }

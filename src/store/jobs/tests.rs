@@ -1,3 +1,4 @@
+use quickcmd_init::proto::{Artifact, Refusal};
 use serde_json::json;
 
 use super::*;
@@ -74,6 +75,24 @@ pub(in crate::store) fn end(reason: Reason) -> End {
         max_rss_bytes: Some(4096),
         ..End::without_output(reason, at(5), None)
     }
+}
+
+/// The same end, of a job that has left a file.
+pub(in crate::store) fn with_artifacts(end: End) -> End {
+    let kept = Artifact::Kept {
+        path: "out/a".to_owned(),
+        size: 3,
+        sha256: "ab".to_owned(),
+        mode: 0o640,
+        masked: false,
+        at: 77,
+    };
+    let refused = Artifact::Refused {
+        path: "link".to_owned(),
+        why: Refusal::Symlink,
+        error: "it is a link".to_owned(),
+    };
+    End { artifacts: vec![kept, refused], ..end }
 }
 
 /// Accepts a job and answers its row.
@@ -242,4 +261,32 @@ fn in_state(tx: &Tx<'_>, name: &str, state: State) -> Result<i64, StoreError> {
         State::Queued | State::Starting | State::Running | State::Rejected => {}
     }
     Ok(row)
+}
+
+#[tokio::test]
+async fn artifacts_are_listed_until_retention_removes_them() {
+    let (_folder, store) = store();
+    let (row, listed) = store
+        .write(|tx| {
+            let row = accept(tx, &new_job("alice", "j"))?;
+            finish(tx, row, State::UNFINISHED, &with_artifacts(end(Reason::Exited)))?;
+            Ok((row, artifacts(tx, row)?))
+        })
+        .await
+        .unwrap();
+    assert_eq!(listed, with_artifacts(end(Reason::Exited)).artifacts);
+    let job = store.read(move |conn| get(conn, row)).await.unwrap().unwrap();
+    let shown = serde_json::to_value(job.to_result().unwrap().artifacts).unwrap();
+    assert_eq!(
+        shown,
+        json!([
+            {"path": "out/a", "size": 3, "sha256": "ab", "mode": "0640"},
+            {"path": "link", "refused": "symlink", "error": "it is a link"}
+        ])
+    );
+    assert!(store.read(move |conn| text_bytes(conn, row)).await.unwrap() > 150, "their list counts as text");
+    store.write(|tx| crate::store::retention::purge(tx, at(9), 10, at(10))).await.unwrap();
+    assert!(store.read(move |conn| artifacts(conn, row)).await.unwrap().is_empty());
+    let job = store.read(move |conn| get(conn, row)).await.unwrap().unwrap();
+    assert!(job.to_result().unwrap().artifacts.is_empty());
 }

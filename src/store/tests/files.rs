@@ -93,7 +93,7 @@ async fn three_jobs() -> (tempfile::TempDir, std::path::PathBuf) {
     store
         .write(|tx| {
             let row = accept(tx, &new_job("alice", "ended"))?;
-            jobs::finish(tx, row, State::UNFINISHED, &end(Reason::Exited))?;
+            jobs::finish(tx, row, State::UNFINISHED, &with_artifacts(end(Reason::Exited)))?;
             accept(tx, &new_job("alice", "waits"))?;
             jobs::reject(tx, &new_rejected("alice", "refused"), Code::PolicyDenied, "no")
         })
@@ -121,6 +121,8 @@ async fn what_was_changed_beside_the_audit_log_is_found() {
             "job ended (row 1) has another state than audit entry 1",
         ),
         ("UPDATE jobs SET stdout_sha256 = 'x' WHERE row = 1", "has another stdout_sha256"),
+        ("UPDATE artifacts SET list = '[]'", "has another list of artifacts than audit entry 1"),
+        ("DELETE FROM artifacts", "has another list of artifacts than audit entry 1"),
         ("UPDATE jobs SET audit_sha256 = 'x' WHERE row = 1", "is not that of audit entry 1"),
         ("UPDATE jobs SET audit_entry = 0 WHERE row = 1", "is not that of audit entry 0"),
         ("UPDATE jobs SET audit_entry = NULL WHERE row = 1", "has ended without a receipt"),
@@ -269,6 +271,7 @@ fn released_migrations_are_not_edited_and_none_is_forgotten() {
             "73f1f399493208cf91d00b0ccb6d37a7264ef209a514980c34ada6875961be1f",
             "d885cc971f9e8dfe4719e0e45aea81c00387c52b0c9c6f557fbe705956899646",
             "3e532ee504f583793a24571f5f793349424262c9eabeb2bcb8f1f75469a03b74",
+            "b7617e79fccb4994df50082655b5c68d66e693dc8e3f8a4b75a90beffd4750fa",
         ]
     );
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{Cancel, Network, Payload, SandboxRequest, rules};
+use super::{Cancel, Network, Payload, SandboxRequest, files, rules};
 use crate::wire::{
     Problem,
     fields::{self, Fields, invalid},
@@ -82,13 +82,6 @@ impl Payload {
 
 fn sandbox(map: Map<String, Value>) -> Result<SandboxRequest, Problem> {
     let mut fields = Fields::new("sandbox.", map, SANDBOX)?;
-    for name in ["files", "artifacts"] {
-        if fields.take(name).is_some() {
-            return Err(
-                fields.invalid(name, "is part of the contract, but this agent does not support it yet")
-            );
-        }
-    }
     let request = SandboxRequest {
         image: rules::image(&mut fields)?,
         cpu_limit: rules::cpu(&mut fields)?,
@@ -101,6 +94,8 @@ fn sandbox(map: Map<String, Value>) -> Result<SandboxRequest, Problem> {
         secret_env: rules::env(&mut fields, "secret_env")?,
         workdir: rules::workdir(&mut fields)?,
         stdin: rules::stdin(&mut fields)?,
+        files: files::files(&mut fields)?,
+        artifacts: files::artifacts(&mut fields)?,
     };
     if let (Some(open), Some(secret)) = (&request.env, &request.secret_env)
         && let Some(name) = secret.keys().find(|name| open.contains_key(*name))

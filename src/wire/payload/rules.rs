@@ -55,7 +55,7 @@ pub const MIN_TIMEOUT: u64 = 1;
 pub const MIN_TMPFS: u64 = 65_536;
 
 /// Folders where no job may start: the kernel's, and the supervisor's.
-const FORBIDDEN_FOLDERS: &[&str] = &["/proc", "/sys", "/dev", "/.quickcmd"];
+pub(super) const FORBIDDEN_FOLDERS: &[&str] = &["/proc", "/sys", "/dev", "/.quickcmd"];
 
 /// Whether the text is a job's id: 1 to 128 of `A-Za-z0-9._:-`.
 pub fn is_job_id(text: &str) -> bool {

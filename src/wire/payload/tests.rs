@@ -55,7 +55,8 @@ fn what_is_parsed_reads_back_from_what_it_serialises_to() {
     let payload = taken(&json!({"command": "", "argv": ["id", "-u"], "agent_id": "a1", "sandbox": {
         "image": "alpine:latest", "cpu_limit": 0.5, "memory_limit": 33_554_432, "pids_limit": 64,
         "timeout_seconds": 5, "tmpfs_size": 65_536, "network": "bridge", "env": {"A": "1"},
-        "secret_env": {"_b2": ""}, "workdir": "/work/x", "stdin": {"base64": "AP8="}
+        "secret_env": {"_b2": ""}, "workdir": "/work/x", "stdin": {"base64": "AP8="},
+        "files": [{"path": "a", "content": "", "encoding": "base64", "mode": "0700"}], "artifacts": ["/tmp/x"]
     }}));
     assert_eq!(payload.sandbox.as_ref().unwrap().stdin.as_ref().unwrap().bytes(), [0, 255]);
     assert_eq!(payload.command_text(), "id -u");
@@ -239,11 +240,71 @@ fn stdin_image_network_and_what_is_not_built() {
     refused(&json!({"sandbox": {"image": ""}}), "sandbox.image");
     refused(&json!({"sandbox": {"image": "a b"}}), "sandbox.image");
     refused(&json!({"sandbox": {"network": "host"}}), "sandbox.network");
-    for name in ["files", "artifacts"] {
-        refused(&json!({"sandbox": {name: []}}), &format!("sandbox.{name}"));
-        let problem = parse(&json!({"sandbox": {name: []}})).unwrap_err();
-        assert!(problem.details.unwrap().contains("does not support it yet"));
+}
+
+#[test]
+fn files_and_artifacts() {
+    let files = |files: Value| json!({"sandbox": {"files": files}});
+    let artifacts = |paths: Value| json!({"sandbox": {"artifacts": paths}});
+    let file = |path: &str| json!({"path": path, "content": "x"});
+    let sandbox = taken(&files(json!([
+        {"path": "a", "content": "h\u{e9}"},
+        {"path": "/tmp/b/c", "content": "AP8=", "encoding": "base64", "mode": "0755"},
+        {"path": "...", "content": "", "encoding": "utf-8", "mode": "600"},
+    ])));
+    let list = sandbox.sandbox.unwrap().files.unwrap();
+    assert_eq!((list[0].bytes(), list[0].mode_bits()), ("h\u{e9}".as_bytes().to_vec(), 0o644));
+    assert_eq!((list[1].bytes(), list[1].mode_bits()), (vec![0, 255], 0o755));
+    assert_eq!((list[2].bytes(), list[2].mode_bits()), (vec![], 0o600));
+    assert!(!format!("{list:?}").contains("AP8"));
+
+    let (long, longest) = ("x".repeat(513), "x".repeat(512));
+    taken(&files(json!([file(&longest)])));
+    taken(&artifacts(json!([longest])));
+    for bad in [
+        "",
+        "/",
+        "..",
+        "../x",
+        "a/../b",
+        "./a",
+        "a//b",
+        "a/",
+        "a\0",
+        "a\nb",
+        "/proc/self/mem",
+        "/sys",
+        "/dev/shm/x",
+        "/.quickcmd/init",
+        long.as_str(),
+    ] {
+        refused(&files(json!([file(bad)])), "sandbox.files.0.path");
+        refused(&artifacts(json!(["ok", bad])), "sandbox.artifacts.1");
     }
+    for mode in ["4755", "01777", "9", "778", "+75", "", "0x7"] {
+        refused(&files(json!([{"path": "a", "content": "", "mode": mode}])), "sandbox.files.0.mode");
+    }
+    refused(&files(json!([{"path": "a", "content": "", "mode": 420}])), "sandbox.files.0.mode");
+    refused(&files(json!([{"path": "a", "content": "", "encoding": "hex"}])), "sandbox.files.0.encoding");
+    refused(
+        &files(json!([{"path": "a", "content": "AP8", "encoding": "base64"}])),
+        "sandbox.files.0.content",
+    );
+    refused(&files(json!([{"path": "a"}])), "sandbox.files.0.content");
+    refused(&files(json!([file("a"), "b"])), "sandbox.files.1");
+    refused(&files(json!([file("a"), file("a")])), "sandbox.files.1.path");
+    refused(&files(json!({})), "sandbox.files");
+    refused(&files(json!(vec![file("a"); 65])), "sandbox.files");
+    let problem = parse(&files(json!([{"path": "a", "content": "", "owner": "root"}]))).unwrap_err();
+    assert_eq!((problem.code, &problem.more["field"]), (Code::UnknownField, &json!("sandbox.files.0.owner")));
+
+    taken(&artifacts(json!(["out", "output", "/tmp/out", "out.txt"])));
+    for clash in [["a", "a"], ["a/b", "a"], ["a", "a/b/c"], ["/tmp/x", "tmp/x"], ["/tmp", "tmp/x"]] {
+        refused(&artifacts(json!(clash)), "sandbox.artifacts.1");
+    }
+    refused(&artifacts(json!([1])), "sandbox.artifacts.0");
+    refused(&artifacts(json!("a")), "sandbox.artifacts");
+    refused(&artifacts(json!((0..65).map(|n| n.to_string()).collect::<Vec<_>>())), "sandbox.artifacts");
 }
 
 #[test]

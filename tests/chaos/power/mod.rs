@@ -414,7 +414,7 @@ fn hashes(spool: &Path) -> [Option<String>; 2] {
         match header.kind {
             Kind::Stdout => hashes[0].update(body),
             Kind::Stderr => hashes[1].update(body),
-            Kind::System | Kind::Started | Kind::Report => {}
+            Kind::System | Kind::Started | Kind::Report | Kind::Artifact => {}
         }
         rest = more;
     }
