@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    harness::{Agent, CONTROLLER, SECRET, cancel, payload, sign},
+    harness::{Agent, CONTROLLER, SECRET, cancel, now, payload, sign},
     model::{Event, History, Plan},
     rng::Rng,
 };
@@ -82,7 +82,7 @@ impl Caller {
     }
 
     async fn one_job(&self, plan: Plan, mut rng: Rng, tracker: &TaskTracker) {
-        let more = json!({"job_id": plan.id, "sandbox": {"timeout_seconds": plan.timeout_seconds}});
+        let more = json!({"job_id": plan.id, "ttl": now() + 3600, "sandbox": {"timeout_seconds": plan.timeout_seconds}});
         let body = sign(&payload(&plan.command, more).to_string());
         if !self.until_accepted(&plan.id, &body).await {
             return;

@@ -23,6 +23,8 @@ pub struct Storm {
     pub history: History,
     /// A defect that the agent is to have.
     pub planted: Option<String>,
+    /// Milliseconds between two faults, from and to.
+    pub between: (u64, u64),
     pub counts: BTreeMap<&'static str, u32>,
 }
 
@@ -32,7 +34,7 @@ impl Storm {
         self.launch(false);
         self.agent.until_ready().await;
         while Instant::now() < until {
-            self.pause(100, 1000).await;
+            self.pause(self.between.0, self.between.1).await;
             match self.rng.range(0, 12) {
                 0..=2 => self.kill().await,
                 3 => self.terminate().await,

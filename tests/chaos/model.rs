@@ -11,7 +11,10 @@ use serde::Serialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::{rng::Rng, tally::MARK};
+use crate::{
+    rng::Rng,
+    tally::{MARK, Starts},
+};
 
 /// A job and all that is known of it beforehand.
 #[derive(Debug, Clone)]
@@ -168,8 +171,8 @@ pub struct World {
     pub jobs: BTreeMap<String, Recorded>,
     /// By job: its runs, by its own counting.
     pub runs: BTreeMap<String, BTreeSet<Run>>,
-    /// How often each container was started, by Docker's.
-    pub starts: BTreeMap<String, usize>,
+    /// By Docker's.
+    pub starts: Starts,
     /// Containers, folders, spools, descriptors: one sentence each.
     pub left: Vec<String>,
 }
@@ -219,7 +222,7 @@ pub fn check(plans: &[Plan], events: &[Event], world: &World) -> Vec<String> {
     wrong
 }
 
-/// Each container that a job was in was started once, and nobody else was in it.
+/// Each container that a job was in was started, none twice, and nobody else was in it.
 fn containers(world: &World, wrong: &mut Vec<String>) {
     let mut jobs: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for (id, runs) in &world.runs {
@@ -227,17 +230,17 @@ fn containers(world: &World, wrong: &mut Vec<String>) {
             jobs.entry(&run.container).or_default().push(id);
         }
     }
+    let started: BTreeSet<&str> = world.starts.values().map(|(name, _)| &**name).collect();
     for (container, jobs) in jobs {
         if jobs.len() > 1 {
             wrong.push(format!("container {container}: more than one job ran in it: {jobs:?}"));
         }
-        match world.starts.get(container) {
-            Some(1) => {}
-            Some(starts) => wrong.push(format!("container {container}: Docker started it {starts} times")),
-            None => {
-                wrong.push(format!("container {container}: Docker knows of no start, and {jobs:?} ran in it"))
-            }
+        if !started.contains(container) {
+            wrong.push(format!("container {container}: Docker knows of no start, and {jobs:?} ran in it"));
         }
+    }
+    for (name, starts) in world.starts.values().filter(|(_, starts)| *starts > 1) {
+        wrong.push(format!("container {name}: Docker started it {starts} times"));
     }
 }
 

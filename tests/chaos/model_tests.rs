@@ -59,7 +59,7 @@ fn world(state: &str, entries: &[&str], stdout: &str, stderr: &str) -> World {
     World {
         jobs: [(ID.to_owned(), recorded)].into(),
         runs: [(ID.to_owned(), [run("1")].into())].into(),
-        starts: [("box".to_owned(), 1)].into(),
+        starts: [("4f1e".to_owned(), ("box".to_owned(), 1))].into(),
         left: Vec::new(),
     }
 }
@@ -173,7 +173,7 @@ fn a_container_that_is_used_twice_is_named() {
     shared.runs.insert("storm-0-1".to_owned(), [run("2")].into());
     assert!(said(&events, &shared).contains("container box: more than one job ran in it"));
     let mut again = world.clone();
-    again.starts.insert("box".to_owned(), 2);
+    again.starts.insert("4f1e".to_owned(), ("box".to_owned(), 2));
     assert!(said(&events, &again).contains("container box: Docker started it 2 times"));
     let mut secret = world.clone();
     secret.starts.clear();

@@ -55,16 +55,24 @@ async fn a_storm_breaks_no_promise() {
     let socket = docker.path().join("docker.sock");
     let proxy = Proxy::start(&socket, rng.fork());
     let config = format!(
-        "docker_host: \"unix://{}\"\nmax_concurrent_jobs: 6\nmax_queue_depth: 20\npool: {{size: 1, max: 2}}\n\
-         drain_timeout: 2s\ngrace: 1s\n",
+        "docker_host: \"unix://{}\"\nmax_concurrent_jobs: 6\nmax_queue_depth: 30\npool: {{size: 1, max: 2}}\n\
+         drain_timeout: 2s\ngrace: 1s\nfreshness: {{max_age: 3600s}}\n",
         socket.display()
     );
     let agent = Agent::prepare(&Setup { config, signed_reads: false });
     let tally = Tally::start(&agent);
     let history = History::new();
     let caller = Caller::new(&agent, history.clone());
-    let mut storm =
-        Storm { agent, proxy, rng: rng.fork(), history: history.clone(), planted, counts: BTreeMap::new() };
+    let mut storm = Storm {
+        agent,
+        proxy,
+        rng: rng.fork(),
+        history: history.clone(),
+        planted,
+        // A short one has to be rough; a long one leaves time to jobs, too.
+        between: if duration.as_secs() > 120 { (300, 3000) } else { (100, 1000) },
+        counts: BTreeMap::new(),
+    };
 
     let stop = CancellationToken::new();
     let jobs = TaskTracker::new();
@@ -195,7 +203,7 @@ fn summary(events: &[Event], world: &World, faults: &BTreeMap<&'static str, u32>
          submissions known, {followed} streams followed",
         world.jobs.len(),
         world.runs.len(),
-        world.starts.values().sum::<usize>(),
+        world.starts.values().map(|(_, starts)| starts).sum::<usize>(),
         faults.values().sum::<u32>()
     )
 }

@@ -35,12 +35,16 @@ const EVERY: Duration = Duration::from_millis(200);
 /// By job: each run of it that has said so.
 pub type Runs = BTreeMap<String, BTreeSet<Run>>;
 
+/// By a container's id: its name, and how often Docker has started it. A name is given again where the first that had it
+/// surely never got its job.
+pub type Starts = BTreeMap<String, (String, usize)>;
+
 /// Reads along.
 pub struct Tally {
     stop: Arc<AtomicBool>,
     reader: Option<JoinHandle<Runs>>,
     docker: Child,
-    starts: Arc<Mutex<BTreeMap<String, usize>>>,
+    starts: Arc<Mutex<Starts>>,
 }
 
 impl Tally {
@@ -64,12 +68,13 @@ impl Tally {
 
     /// All runs, and how often Docker has started each container. Waits until Docker has told of the containers that
     /// jobs were in, or for half a minute.
-    pub fn end(mut self) -> (Runs, BTreeMap<String, usize>) {
+    pub fn end(mut self) -> (Runs, Starts) {
         self.stop.store(true, Ordering::Relaxed);
         let runs = self.reader.take().expect("ended once").join().expect("no panic");
         let starts = || self.starts.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let all = |starts: &BTreeMap<String, usize>| {
-            runs.values().flatten().all(|run| starts.contains_key(&run.container))
+        let all = |starts: &Starts| {
+            let names: BTreeSet<&str> = starts.values().map(|(name, _)| &**name).collect();
+            runs.values().flatten().all(|run| names.contains(&*run.container))
         };
         for _ in 0..300 {
             if all(&starts()) {
@@ -91,21 +96,23 @@ impl Drop for Tally {
 }
 
 /// Docker's own news of this agent's containers.
-fn docker_starts(agent_id: &str) -> (Child, Arc<Mutex<BTreeMap<String, usize>>>) {
+fn docker_starts(agent_id: &str) -> (Child, Arc<Mutex<Starts>>) {
     let mut docker = Command::new("docker")
         .args(["events", "--filter", "type=container", "--filter", "event=start", "--filter"])
         .arg(format!("label=com.quickcmd.agent={agent_id}"))
-        .args(["--format", "{{.Actor.Attributes.name}}"])
+        .args(["--format", "{{.Actor.ID}} {{.Actor.Attributes.name}}"])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
         .expect("docker is there");
     let lines = BufReader::new(docker.stdout.take().expect("piped")).lines();
-    let starts: Arc<Mutex<BTreeMap<String, usize>>> = Arc::default();
+    let starts: Arc<Mutex<Starts>> = Arc::default();
     let counts = Arc::clone(&starts);
     std::thread::spawn(move || {
-        for name in lines.map_while(Result::ok) {
-            *counts.lock().unwrap_or_else(PoisonError::into_inner).entry(name).or_default() += 1;
+        for line in lines.map_while(Result::ok) {
+            let (id, name) = line.split_once(' ').expect("an id and a name");
+            let mut counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
+            counts.entry(id.to_owned()).or_insert_with(|| (name.to_owned(), 0)).1 += 1;
         }
     });
     (docker, starts)
