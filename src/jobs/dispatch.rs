@@ -1,6 +1,9 @@
 //! Gives waiting jobs their turn: as many at once as the cap allows, while the engine answers.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -29,7 +32,8 @@ pub(super) fn dispatch_once(shared: &Arc<Shared>, runners: &TaskTracker) {
     let cap = shared.settings.load().jobs.max_concurrent_jobs;
     let (gate, now) = (shared.gate.load_full(), Timestamp::now());
     let mut running = shared.running_by_controller();
-    while shared.serving() && shared.running() < cap && shared.engine.health().ready {
+    let has_space = || !shared.storage_full.load(Ordering::Relaxed);
+    while shared.serving() && has_space() && shared.running() < cap && shared.engine.health().ready {
         let may_start = |id: &str| {
             // One that is on the list no more: its job has its turn to be cancelled.
             let Some(controller) = gate.controller(id) else { return true };

@@ -1,7 +1,7 @@
 //! Refusals of what nobody has signed, until they are written. Anybody can send such a thing, so none gets a
 //! commit of its own: the sweep writes them together, and what does not fit here is counted only.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, atomic::Ordering};
 
 use super::shared::Shared;
 use crate::{
@@ -45,6 +45,10 @@ pub(super) async fn write(shared: &Arc<Shared>) {
     let Waiting { mut rows, left_out } = shared.refusals.take();
     if left_out > 0 {
         tracing::warn!(left_out, "a flood of unsigned requests: these refusals are not recorded one by one");
+    }
+    if shared.storage_full.load(Ordering::Relaxed) && !rows.is_empty() {
+        tracing::warn!(left_out = rows.len(), "the disk is full: these refusals are not recorded");
+        return;
     }
     while !rows.is_empty() {
         let batch: Vec<_> = rows.drain(..rows.len().min(BATCH)).collect();

@@ -10,7 +10,7 @@
 
 use std::{
     future::{Future, pending},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -24,7 +24,7 @@ use super::{
     queue::Waiting,
     revoke,
     shared::{Shared, Turn},
-    spec,
+    spec, sweeps,
 };
 use crate::{
     base::{clock::Timestamp, failpoints::failpoint},
@@ -178,6 +178,11 @@ async fn attempt(
                 Outcome::Back(waiting)
             }
         };
+    }
+    // What a sandbox needs of the disk is little, and not to be had now: the job waits. The sweep looks at it too seldom.
+    sweeps::storage_once(shared).await;
+    if shared.storage_full.load(Ordering::Relaxed) {
+        return Outcome::Back(waiting);
     }
     let (payload, limits, network) = match spec::read(&job, raw.as_deref()) {
         Ok(read) => read,

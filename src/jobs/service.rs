@@ -210,6 +210,15 @@ async fn turn_away(
     let rejected = new_rejected(shared, problem.code, new_job(admitted, peer, now));
     let job_id = job.job_id.clone();
     let (full, taken) = (problem.clone(), conflict(&job_id));
+    if shared.storage_full.load(Ordering::Relaxed) && !is_accepted(shared, &job).await {
+        // The last of the disk is for the ends of jobs, and anybody can be refused as often as he likes.
+        tracing::info!(
+            job_id,
+            code = problem.code.as_str(),
+            "submission refused, and not recorded: the disk is full"
+        );
+        return Err(problem);
+    }
     let written = shared
         .store
         .write(move |tx| {
@@ -233,6 +242,12 @@ async fn turn_away(
             Err(problem)
         }
     }
+}
+
+/// Whether the job was accepted before; `true`, too, where that can't be read.
+async fn is_accepted(shared: &Shared, job: &NewJob) -> bool {
+    let (controller, job_id) = (job.controller_id.clone(), job.job_id.clone());
+    shared.store.read(move |db| jobs::is_accepted(db, &controller, &job_id)).await.unwrap_or(true)
 }
 
 fn conflict(job_id: &str) -> Problem {

@@ -86,6 +86,8 @@ pub(super) struct Shared {
     pub mode: watch::Sender<Mode>,
     /// Whether the data folder is below its low watermark.
     pub storage_low: AtomicBool,
+    /// Whether so little of it is left that it is kept for the ends of running jobs.
+    pub storage_full: AtomicBool,
     /// What is wrong with the database, since it last refused a write.
     pub record_problem: ArcSwapOption<String>,
     /// Writes that wait for a database that refuses them.
@@ -130,6 +132,7 @@ impl Shared {
             metrics,
             mode: watch::Sender::new(Mode::Serving),
             storage_low: AtomicBool::new(false),
+            storage_full: AtomicBool::new(false),
             record_problem: ArcSwapOption::empty(),
             unrecorded: AtomicUsize::new(0),
             wake: Notify::new(),

@@ -30,6 +30,8 @@ use crate::{
 const EXPIRY: Duration = Duration::from_millis(500);
 /// How often the disk's free space is looked at.
 const STORAGE: Duration = Duration::from_secs(5);
+/// Free space below which it counts as full, where an eighth of the low watermark is not less.
+const FULL: u64 = 32 << 20;
 /// How often containers and database are compared (design: the sweep by label is the truth).
 const RECONCILE: Duration = Duration::from_secs(30);
 /// How often retention looks for what is too old.
@@ -161,7 +163,7 @@ async fn expire(shared: &Arc<Shared>, waiting: Waiting) -> bool {
 }
 
 /// Looks at the free space where the database is and where the spools are; below the low watermark no job is
-/// taken.
+/// taken, and where it is full none is begun.
 pub(super) async fn storage_once(shared: &Arc<Shared>) {
     let database = shared.store.path().to_owned();
     let spools = shared.outputs.dir().to_owned();
@@ -174,6 +176,10 @@ pub(super) async fn storage_once(shared: &Arc<Shared>) {
     shared.metrics.storage_free.set(i64::try_from(free).unwrap_or(i64::MAX));
     let watermark = shared.settings.load().storage.low_watermark;
     let low = free < watermark;
+    let full = free < (watermark / 8).min(FULL);
+    if shared.storage_full.swap(full, Ordering::Relaxed) != full && full {
+        tracing::error!(free, "the data folder is full: waiting jobs wait on, and refusals are not recorded");
+    }
     if shared.storage_low.swap(low, Ordering::Relaxed) != low {
         if low {
             tracing::error!(free, watermark, "the data folder is nearly full: new jobs are refused");

@@ -24,6 +24,7 @@ mod error;
 pub mod jobs;
 mod lock;
 mod open;
+mod reserve;
 pub mod restore;
 pub mod retention;
 mod schema;

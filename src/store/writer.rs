@@ -19,7 +19,7 @@ use std::{
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
-use super::StoreError;
+use super::{StoreError, reserve::Reserve};
 
 /// Closures that may wait before `write` itself waits.
 pub(super) const WAITING: usize = 1024;
@@ -115,6 +115,8 @@ pub(super) fn run(
     lock: super::lock::Lock,
 ) {
     let mut closing = None;
+    let mut reserve = Reserve::new(&path);
+    reserve.keep();
     let mut entries = super::audit::size(&conn).unwrap_or(0);
     while let Some(first) = queue.blocking_recv() {
         let mut batch = Vec::new();
@@ -131,6 +133,7 @@ pub(super) fn run(
         }
         if !batch.is_empty() {
             commit(&mut conn, batch, &path, &shared, &mut entries);
+            reserve.keep();
         }
     }
     let checkpointed = conn

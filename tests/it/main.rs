@@ -10,6 +10,7 @@ mod crash;
 mod disk;
 mod files;
 mod filter;
+mod full;
 mod identity;
 mod jobs;
 mod limits;

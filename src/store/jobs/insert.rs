@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use rusqlite::{OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, params};
 use serde_json::Value;
 
 use super::State;
@@ -142,6 +142,14 @@ pub fn insert(tx: &Tx<'_>, job: &NewJob) -> Result<Inserted, StoreError> {
     Ok(Inserted::New(row))
 }
 
+/// Whether the controller has a job of that id that was accepted.
+///
+/// # Errors
+/// Those of the database.
+pub fn is_accepted(db: &Connection, controller_id: &str, job_id: &str) -> Result<bool, StoreError> {
+    Ok(accepted(db, controller_id, job_id)?.is_some())
+}
+
 /// What [`insert`] would find, without queueing a new job (`None`): for one that has no place. A duplicate is
 /// recorded.
 ///
@@ -240,9 +248,9 @@ fn texts(tx: &Tx<'_>, row: i64, prompt: &str, command: &str, snapshot: &str) -> 
 type Accepted = (i64, String, State, Option<String>);
 
 /// The accepted job of that name: its row, payload hash, state and reason, whether retention deleted it or not.
-fn accepted(tx: &Tx<'_>, controller_id: &str, job_id: &str) -> Result<Option<Accepted>, StoreError> {
+fn accepted(db: &Connection, controller_id: &str, job_id: &str) -> Result<Option<Accepted>, StoreError> {
     let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?));
-    let kept = tx
+    let kept = db
         .prepare_cached(
             "SELECT row, payload_sha256, state, reason FROM jobs \
              WHERE job_id = ? AND controller_id = ? AND state <> 'rejected'",
@@ -252,7 +260,7 @@ fn accepted(tx: &Tx<'_>, controller_id: &str, job_id: &str) -> Result<Option<Acc
     if kept.is_some() {
         return Ok(kept);
     }
-    Ok(tx
+    Ok(db
         .prepare_cached(
             "SELECT job, payload_sha256, state, reason FROM spent WHERE controller_id = ? AND job_id = ?",
         )?
