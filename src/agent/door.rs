@@ -1,6 +1,6 @@
 //! Joins the door and the job service: the one place that knows both.
 
-use std::{io, net::IpAddr, ops::Range};
+use std::{io, ops::Range};
 
 use axum::{body::Bytes, extract::ws::Utf8Bytes};
 use futures_util::{StreamExt, stream, stream::BoxStream};
@@ -12,7 +12,7 @@ use crate::{
         budget::{Held, Purse},
         clock::Timestamp,
     },
-    gate::{Operator, ReadRequest, Reader},
+    gate::{Operator, ReadRequest, Reader, Via},
     jobs::{self, Service, Streamed},
     output::Stream,
     wire::{
@@ -29,18 +29,18 @@ pub(super) struct Doorway {
 }
 
 impl Jobs for Doorway {
-    fn submit(&self, body: Bytes, peer: IpAddr, now: Timestamp) -> Answer<'_, Accepted> {
-        Box::pin(self.service.submit(body, peer, now))
+    fn submit(&self, body: Bytes, via: Via, now: Timestamp) -> Answer<'_, Accepted> {
+        Box::pin(self.service.submit(body, via, now))
     }
 
     fn cancel<'a>(
         &'a self,
         job_id: &'a str,
         body: Bytes,
-        peer: IpAddr,
+        via: Via,
         now: Timestamp,
     ) -> Answer<'a, CancelAnswer> {
-        Box::pin(self.service.cancel(job_id, body, peer, now))
+        Box::pin(self.service.cancel(job_id, body, via, now))
     }
 
     fn reader(&self, request: &ReadRequest, now: Timestamp) -> Result<Reader, crate::wire::Problem> {

@@ -262,6 +262,8 @@ impl Agent {
                 "the control socket can't be opened: `drain` and `undrain` will not reach this agent"
             ),
         }
+        let watched = edge.clone();
+        tasks.spawn("certificate watch", |stop| watched.watch(stop));
         tracing::info!(%address, agent_id = config.agent_id, data = %config.data_dir.display(), "the agent serves");
         let started = json!({"agent_id": config.agent_id, "version": env!("CARGO_PKG_VERSION"), "address": address.to_string()});
         note(&store, "agent.started", started).await;

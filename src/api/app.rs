@@ -84,3 +84,23 @@ impl App {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pace(idle: u64) -> (u64, u64) {
+        let mut config = crate::api::tests::config();
+        config.idle_timeout = Duration::from_secs(idle);
+        let pace = Pace::of(&config);
+        (pace.ping.as_secs(), pace.silence.as_secs())
+    }
+
+    #[test]
+    fn pings_come_every_20_s_and_silence_lasts_40_unless_connections_end_sooner() {
+        assert_eq!(pace(60), (20, 40));
+        assert_eq!(pace(40), (20, 40));
+        assert_eq!(pace(39), (19, 39));
+        assert_eq!(pace(1), (1, 2));
+    }
+}

@@ -14,14 +14,14 @@ use axum::{
 };
 use http_body_util::BodyExt;
 
-use super::{app::App, limit::shareholder};
+use super::{app::App, edge::client_cert::ClientCertificate, limit::shareholder};
 use crate::{
     base::{
         budget::{Budget, Held},
         clock::Timestamp,
     },
-    gate::{Operator, ReadRequest, Reader},
-    wire::{Code, Problem},
+    gate::{Holder, Operator, ReadRequest, Reader, Via},
+    wire::{Code, Problem, rights::Right},
 };
 
 /// Bytes of a body that need no part of the budget: what most submissions have.
@@ -213,13 +213,54 @@ impl FromRequestParts<Arc<App>> for OperatedBy {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<OperatedBy, Problem> {
+        check_origin(&parts.headers, &app.config.load().allowed_origins)?;
         app.jobs.operator(&read_request(parts, app), Timestamp::now()).map(OperatedBy)
     }
 }
 
-/// Who cancels, where the request has a token, which stands in the place of a signature.
+/// Programs send no `Origin`; a page's must be one that is allowed, or any page that a person opens could
+/// read, and with that person's certificate also act, through that person's browser.
+pub fn check_origin(headers: &HeaderMap, allowed: &[String]) -> Result<(), Problem> {
+    let refused = headers
+        .get_all(header::ORIGIN)
+        .iter()
+        .any(|origin| !allowed.iter().any(|allowed| allowed.as_bytes() == origin.as_bytes()));
+    if refused {
+        return Err(
+            Problem::new(Code::OriginNotAllowed).details("Add the page's origin to `allowed_origins`")
+        );
+    }
+    Ok(())
+}
+
+/// Whose client certificate the connection has.
+fn holder(parts: &Parts, app: &App) -> Option<Holder> {
+    let presented = parts.extensions.get::<ClientCertificate>()?.0.as_deref()?;
+    presented.holder(app.config.load().client_tls.as_ref()?, Timestamp::now())
+}
+
+/// Where an envelope comes from, as far as the connection says it.
 #[derive(Debug)]
-pub struct MayBeOperatedBy(pub Option<Operator>);
+pub struct CameBy(pub Via);
+
+impl FromRequestParts<Arc<App>> for CameBy {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<CameBy, Problem> {
+        let Peer(peer) = Peer::from_request_parts(parts, app).await?;
+        Ok(CameBy(Via { peer, certificate: holder(parts, app) }))
+    }
+}
+
+/// Who cancels, where something else stands in the place of a signature.
+#[derive(Debug)]
+pub enum MayBeOperatedBy {
+    /// A token was sent: it is meant to.
+    Token(Operator),
+    /// The connection has a certificate that would do, if the body is not signed.
+    Certificate(Operator),
+    Nobody,
+}
 
 impl FromRequestParts<Arc<App>> for MayBeOperatedBy {
     type Rejection = Problem;
@@ -228,10 +269,13 @@ impl FromRequestParts<Arc<App>> for MayBeOperatedBy {
         let bearer = parts.headers.get(header::AUTHORIZATION).is_some_and(|value| {
             value.as_bytes().get(..7).is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"bearer "))
         });
-        match bearer {
-            true => OperatedBy::from_request_parts(parts, app).await.map(|by| MayBeOperatedBy(Some(by.0))),
-            false => Ok(MayBeOperatedBy(None)),
+        if bearer {
+            return OperatedBy::from_request_parts(parts, app).await.map(|by| MayBeOperatedBy::Token(by.0));
         }
+        if holder(parts, app).is_none_or(|holder| !holder.rights.hold(Right::Operate)) {
+            return Ok(MayBeOperatedBy::Nobody);
+        }
+        OperatedBy::from_request_parts(parts, app).await.map(|by| MayBeOperatedBy::Certificate(by.0))
     }
 }
 
@@ -244,7 +288,7 @@ fn read_request(parts: &Parts, app: &App) -> ReadRequest {
         authority: parts.uri.authority().map(ToString::to_string).or(host).unwrap_or_default(),
         path_and_query: parts.uri.path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string),
         headers: parts.headers.iter().map(|(name, value)| (name.as_str().to_owned(), text(value))).collect(),
-        certificate: None,
+        certificate: holder(parts, app),
     }
 }
 

@@ -8,12 +8,14 @@ use std::{
 
 use axum::{
     extract::{ConnectInfo, Request, State},
+    http::{HeaderValue, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
 
-use super::{app::App, extract::lose};
+use super::{app::App, edge::client_cert::ClientCertificate, extract::lose};
 use crate::{
+    base::clock::Timestamp,
     config::ServerConfig,
     wire::{Code, Problem},
 };
@@ -56,4 +58,29 @@ pub async fn by_address(
                 .into_response()
         }
     }
+}
+
+/// Refuses a connection without a client certificate that is good now, where one is required: it may have been made
+/// before it was.
+pub async fn by_certificate(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let config = app.config.load();
+    let Some(tls) = config.client_tls.as_ref().filter(|tls| tls.required) else {
+        return next.run(request).await;
+    };
+    let now = Timestamp::now();
+    let presented = request.extensions().get::<ClientCertificate>().and_then(|known| known.0.clone());
+    let why = match &presented {
+        Some(presented) if !presented.holds(tls, now) => {
+            "the connection's client certificate is not good any more: connect anew"
+        }
+        None => "the agent asks for a client certificate by now: connect anew",
+        Some(presented) if !tls.clients.is_empty() && presented.holder(tls, now).is_none() => {
+            "the client certificate is none of those that the agent knows (`tls.clients`)"
+        }
+        Some(_) => return next.run(request).await,
+    };
+    lose(request, config.max_body_bytes).await;
+    let mut response = Problem::new(Code::Forbidden).details(why).into_response();
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
 }

@@ -27,6 +27,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/api/v1/stream/{id}", get(stream::stream))
         .route("/api/v1/drain", post(drain::drain))
         .route("/api/v1/undrain", post(drain::undrain))
+        .layer(middleware::from_fn_with_state(app.clone(), limit::by_certificate))
         .layer(middleware::from_fn_with_state(app.clone(), limit::by_address));
 
     // Monitors and supervisors; never refused for coming often.

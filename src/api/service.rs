@@ -1,7 +1,7 @@
 //! What the door asks of the job service. The door is written against this trait, so that its own tests
 //! bring a service that does as they say; `jobs::Service` is the one in the agent.
 
-use std::{io, net::IpAddr, ops::Range};
+use std::{io, ops::Range};
 
 use axum::{body::Bytes, extract::ws::Utf8Bytes};
 use futures_util::{future::BoxFuture, stream::BoxStream};
@@ -12,7 +12,7 @@ use crate::{
         budget::{Held, Purse},
         clock::Timestamp,
     },
-    gate::{Operator, ReadRequest, Reader},
+    gate::{Operator, ReadRequest, Reader, Via},
     wire::{
         Problem, Status,
         result::{Accepted, CancelAnswer, DrainAnswer, JobPage, JobStatus},
@@ -26,14 +26,14 @@ pub type Answer<'a, T> = BoxFuture<'a, Result<T, Problem>>;
 /// has gone: the door sees to that.
 pub trait Jobs: Send + Sync + 'static {
     /// A signed envelope with a job.
-    fn submit(&self, body: Bytes, peer: IpAddr, now: Timestamp) -> Answer<'_, Accepted>;
+    fn submit(&self, body: Bytes, via: Via, now: Timestamp) -> Answer<'_, Accepted>;
 
     /// A signed envelope that cancels the job.
     fn cancel<'a>(
         &'a self,
         job_id: &'a str,
         body: Bytes,
-        peer: IpAddr,
+        via: Via,
         now: Timestamp,
     ) -> Answer<'a, CancelAnswer>;
 

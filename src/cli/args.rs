@@ -43,6 +43,12 @@ pub struct Global {
     /// File with a bearer token, for all that needs no signature (or set QUICKCMD_TOKEN, or QUICKCMD_TOKEN_FILE)
     #[arg(long, global = true, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
+    /// Our own certificate (PEM), for an agent that asks for one
+    #[arg(long, global = true, value_name = "FILE", env = "QUICKCMD_CLIENT_CERT", requires = "client_key")]
+    pub client_cert: Option<PathBuf>,
+    /// Its private key (PEM)
+    #[arg(long, global = true, value_name = "FILE", env = "QUICKCMD_CLIENT_KEY", requires = "client_cert")]
+    pub client_key: Option<PathBuf>,
     /// Trust the authorities in this PEM file, or exactly the agent's own certificate in it
     #[arg(long, global = true, value_name = "FILE", env = "QUICKCMD_CA")]
     pub ca: Option<PathBuf>,

@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 use super::{args::Global, exits, fault::Fault, out};
 use crate::{
-    client::{Client, Settings, Trust},
+    client::{Client, Identity, Settings, Trust},
     wire::{key::SigningKey, token},
 };
 
@@ -32,6 +32,8 @@ struct File {
     secret_file: Option<PathBuf>,
     token: Option<String>,
     token_file: Option<PathBuf>,
+    client_cert: Option<PathBuf>,
+    client_key: Option<PathBuf>,
     ca: Option<PathBuf>,
     fingerprint: Option<String>,
     insecure: bool,
@@ -70,10 +72,18 @@ pub fn connect(global: &Global, need: Need) -> Result<Connection, Fault> {
     })?;
     let controller_id = global.controller_id.clone().or(file.controller_id);
     let mut settings = Settings::new(url, controller_id.clone().unwrap_or_default());
+    let own =
+        global.client_cert.clone().or(file.client_cert).zip(global.client_key.clone().or(file.client_key));
+    if let Some((cert, key)) = own {
+        check_private(&key)?;
+        settings.identity = Some(Identity { cert, key });
+    }
     if need == Need::KeyOrToken {
         settings.token = token(global, file.token, file.token_file)?.map(SecretString::from);
     }
-    if need == Need::Key || (need == Need::KeyOrToken && settings.token.is_none()) {
+    // The certificate may be proof enough; whoever has a key as well uses that.
+    let certified = settings.identity.is_some() && controller_id.is_none();
+    if need == Need::Key || (need == Need::KeyOrToken && settings.token.is_none() && !certified) {
         if controller_id.is_none() {
             return Err(Fault::new(exits::CONFIG, "no controller's id is given")
                 .hint("give --controller-id, or QUICKCMD_CONTROLLER_ID: one that the agent's allowed_controllers lists"));

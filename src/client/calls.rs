@@ -88,7 +88,9 @@ impl Client {
     /// What the agent refused, `JOB_ENDED` among it.
     pub async fn cancel(&self, job_id: &str, reason: Option<&str>) -> Result<CancelAnswer, Error> {
         let url = self.endpoint(&["api", "v1", "jobs", job_id, "cancel"])?;
-        if self.inner.settings.key.is_none() && self.inner.settings.token.is_some() {
+        if self.inner.settings.key.is_none()
+            && (self.inner.settings.token.is_some() || self.inner.settings.identity.is_some())
+        {
             let body = serde_json::json!({"controller_id": self.of.as_deref(), "reason": reason}).to_string();
             let answer =
                 self.call(&Ask::Told { url, body: body.into() }).await.map_err(|failed| failed.error)?;

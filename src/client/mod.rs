@@ -32,7 +32,7 @@ use crate::wire::key::SigningKey;
 pub use calls::{Downloaded, ListFilter};
 pub use error::{ConnectFault, Error, Refusal, TlsFault};
 pub use follow::Follow;
-pub use tls::Trust;
+pub use tls::{Identity, Trust};
 
 /// Who calls which agent, and how patiently.
 #[derive(Debug)]
@@ -46,6 +46,8 @@ pub struct Settings {
     /// A bearer token: what reads are proved with in the place of a key, and cancellations where there is no key.
     pub token: Option<SecretString>,
     pub trust: Trust,
+    /// Our own certificate, for agents that ask for one.
+    pub identity: Option<Identity>,
     /// Time limit of making a connection, TLS included.
     pub connect_timeout: Duration,
     /// Time limit of one request and its answer; of each piece of a download.
@@ -88,6 +90,7 @@ impl Settings {
             key: None,
             token: None,
             trust: Trust::System,
+            identity: None,
             connect_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(50),
@@ -141,7 +144,7 @@ impl Client {
                 cause: "what is sent to another machine must be encrypted",
             });
         }
-        let tls = tls::config(&settings.trust)?;
+        let tls = tls::config(&settings.trust, settings.identity.as_ref())?;
         let mut for_http = tls.clone();
         for_http.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         let http = reqwest::Client::builder()

@@ -9,7 +9,7 @@ use rustls::{
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     },
     crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
-    pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject},
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
 };
 use sha2::{Digest, Sha256};
 
@@ -54,8 +54,15 @@ impl Trust {
     }
 }
 
+/// A certificate of our own, and its key: PEM files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    pub cert: PathBuf,
+    pub key: PathBuf,
+}
+
 /// The configuration of every TLS connection to the agent.
-pub(super) fn config(trust: &Trust) -> Result<ClientConfig, Error> {
+pub(super) fn config(trust: &Trust, identity: Option<&Identity>) -> Result<ClientConfig, Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
@@ -78,7 +85,14 @@ pub(super) fn config(trust: &Trust) -> Result<ClientConfig, Error> {
         Trust::Fingerprint(sha256) => Arc::new(Pinned { sha256: Some(*sha256), provider }),
         Trust::Anyone => Arc::new(Pinned { sha256: None, provider }),
     };
-    Ok(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth())
+    let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
+    let Some(Identity { cert, key }) = identity else { return Ok(builder.with_no_client_auth()) };
+    let private = PrivateKeyDer::from_pem_file(key).map_err(|error| {
+        Error::Setting(format!("cannot read a private key from {}: {error}", key.display()))
+    })?;
+    builder.with_client_auth_cert(read(cert)?, private).map_err(|error| {
+        Error::Setting(format!("{} and {} are no pair: {error}", cert.display(), key.display()))
+    })
 }
 
 fn by_roots(
@@ -246,7 +260,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("ca.pem");
         std::fs::write(&path, "nothing").unwrap();
-        let error = config(&Trust::File(path)).unwrap_err().to_string();
+        let error = config(&Trust::File(path), None).unwrap_err().to_string();
         assert!(error.contains("ca.pem") && error.contains("PEM"), "{error}");
     }
 }

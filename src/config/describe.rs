@@ -17,6 +17,15 @@ impl Config {
                 }
                 None => format!("listen:         http://{} (no certificate: this host only)", server.listen),
             },
+            match &server.client_tls {
+                None => "client certs:   not asked for".to_owned(),
+                Some(tls) => format!(
+                    "client certs:   {} (authorities {}; {} clients)",
+                    if tls.required { "required" } else { "optional" },
+                    tls.ca.display(),
+                    tls.clients.len()
+                ),
+            },
             match server.read_access {
                 ReadAccess::Signed => "read access:    signed".to_owned(),
                 ReadAccess::JobId => "read access:    job-id (who knows a job's id may read it)".to_owned(),

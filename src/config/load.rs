@@ -12,7 +12,7 @@ use secrecy::{ExposeSecret, SecretSlice};
 use super::{
     ArtifactsConfig, Config, Daily, GateConfig, JobsConfig, LARGEST_RESULT, LogConfig, OnRevoke,
     OutputConfig, PoolConfig, PullPolicy, Rate, ReadAccess, RunAs, SandboxConfig, ServerConfig,
-    StorageConfig,
+    StorageConfig, clients,
     controllers::{self, Base},
     faults::Faults,
     file::{self, Contents},
@@ -85,6 +85,17 @@ pub(super) fn read(notes: &Notes, env: &dyn Fn(&str) -> Option<String>) -> Optio
     let sources = Sources { notes, env, contents: &contents, run_as_group: run_as.group.clone() };
     let server = server(&mut top, &sources);
     let gate = gate(&mut top, &sources, &agent_id);
+    // No fault: who takes a controller out in a hurry must not be held up by what it leaves behind.
+    for client in server.client_tls.iter().flat_map(|tls| &tls.clients) {
+        if let Some(id) = &client.controller
+            && !gate.controllers.iter().any(|controller| controller.id == *id)
+        {
+            notes.warn(format!(
+                "tls.clients: {:?} is for controller {id:?}, which is not configured: it gives nothing",
+                client.name
+            ));
+        }
+    }
     let jobs = JobsConfig {
         max_concurrent_jobs: top.count("max_concurrent_jobs", 5, 1..=10_000),
         max_queue_depth: top.count("max_queue_depth", 1000, 1..=1_000_000),
@@ -149,6 +160,7 @@ fn agent_id(top: &mut Section<'_>) -> String {
 
 fn server(top: &mut Section<'_>, sources: &Sources<'_>) -> ServerConfig {
     let tls = tls::read(top, &sources.run_as_group);
+    let client_tls = clients::read(top.section("tls"), tls.is_some());
     let port = top.whole("port", 8443, 0..=65_535);
     let default_ip = if tls.is_some() { Ipv4Addr::UNSPECIFIED } else { Ipv4Addr::LOCALHOST };
     let ip = top.get("listen").and_then(|at| {
@@ -197,6 +209,7 @@ fn server(top: &mut Section<'_>, sources: &Sources<'_>) -> ServerConfig {
     ServerConfig {
         listen: SocketAddr::new(ip, u16::try_from(port).unwrap_or(0)),
         tls,
+        client_tls,
         read_access,
         metrics_token,
         allowed_origins,

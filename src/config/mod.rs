@@ -3,6 +3,7 @@
 //! The defaults stand where each key is read (`load.rs`, `limits.rs`, `controllers.rs`);
 //! `examples/agent-config.yaml` states every one of them, and a test holds the two together.
 
+mod clients;
 mod controllers;
 mod describe;
 mod faults;
@@ -27,6 +28,7 @@ use secrecy::SecretSlice;
 
 use crate::{base::clock::Timestamp, wire::key::Algorithm};
 
+pub use clients::{ClientTls, TlsClient, TlsName};
 pub use faults::{Fault, Faults};
 pub use secret::generate_secret;
 
@@ -79,6 +81,8 @@ pub struct ServerConfig {
     pub listen: SocketAddr,
     /// `None`: plain HTTP, only ever on loopback.
     pub tls: Option<TlsFiles>,
+    /// Client certificates; `None`: none is asked for.
+    pub client_tls: Option<ClientTls>,
     pub read_access: ReadAccess,
     /// Bearer token that `/metrics` asks for; open if `None`.
     pub metrics_token: Option<SecretSlice<u8>>,

@@ -93,6 +93,11 @@ pub(super) fn not_allowed(controller_id: &str) -> Problem {
 }
 
 impl Authentic<'_> {
+    /// Who signed.
+    pub(super) fn controller_id(&self) -> &str {
+        &self.controller_id
+    }
+
     /// SHA-256 of the payload's bytes, in hex.
     pub(super) fn sha256(&self) -> String {
         hex::encode(Sha256::digest(self.raw.as_bytes()))

@@ -1,6 +1,8 @@
 //! Cancellations: a signed envelope with `action`.
 
-use super::{Gate, Holder, Refused, authentic::Authentic, grant};
+use std::net::{IpAddr, Ipv4Addr};
+
+use super::{Gate, Holder, Refused, Via, authentic::Authentic, grant};
 use crate::{
     base::clock::Timestamp,
     wire::{Problem, fields::invalid, payload::Cancel},
@@ -89,8 +91,23 @@ impl Gate {
     /// # Errors
     /// The first check that fails, in the order of a submission's.
     pub fn cancel(&self, job_id: &str, body: &[u8], now: Timestamp) -> Result<AdmittedCancel, Refused> {
+        self.cancel_via(job_id, body, &Via::from(IpAddr::V4(Ipv4Addr::UNSPECIFIED)), now)
+    }
+
+    /// The same, of a cancellation that came on that connection.
+    ///
+    /// # Errors
+    /// As [`Gate::cancel`]; `FORBIDDEN` right after the signature if it may not come that way.
+    pub fn cancel_via(
+        &self,
+        job_id: &str,
+        body: &[u8],
+        via: &Via,
+        now: Timestamp,
+    ) -> Result<AdmittedCancel, Refused> {
         let authentic = self.authenticate(body, now)?;
-        self.admit_cancel(job_id, &authentic, now).map_err(|problem| authentic.refuse(problem))
+        let admitted = via.may_carry(&authentic).and_then(|()| self.admit_cancel(job_id, &authentic, now));
+        admitted.map_err(|problem| authentic.refuse(problem))
     }
 
     fn admit_cancel(

@@ -17,6 +17,7 @@ mod read;
 mod submit;
 #[cfg(test)]
 mod tests;
+mod via;
 
 use std::collections::HashMap;
 
@@ -25,6 +26,7 @@ pub use holder::{Holder, Token, Tokens};
 pub use operate::Operator;
 pub use read::{ReadRequest, Reader};
 pub use submit::Admitted;
+pub use via::Via;
 
 use crate::{
     config::{Controller, GateConfig, Rate, ReadAccess},

@@ -1,6 +1,8 @@
 //! Submissions: from a body to [`Admitted`].
 
-use super::{Gate, Refused, authentic::Authentic, grant};
+use std::net::{IpAddr, Ipv4Addr};
+
+use super::{Gate, Refused, Via, authentic::Authentic, grant};
 use crate::{
     base::clock::Timestamp,
     config::{Daily, Limits, Rate},
@@ -114,8 +116,17 @@ impl Gate {
     /// # Errors
     /// The first check that fails, with what the job said of itself if its signature held.
     pub fn submit(&self, body: &[u8], now: Timestamp) -> Result<Admitted, Refused> {
+        self.submit_via(body, &Via::from(IpAddr::V4(Ipv4Addr::UNSPECIFIED)), now)
+    }
+
+    /// The same, of a submission that came on that connection.
+    ///
+    /// # Errors
+    /// As [`Gate::submit`]; `FORBIDDEN` right after the signature if it may not come that way.
+    pub fn submit_via(&self, body: &[u8], via: &Via, now: Timestamp) -> Result<Admitted, Refused> {
         let authentic = self.authenticate(body, now)?;
-        self.admit(&authentic, now).map_err(|problem| authentic.refuse(problem))
+        let admitted = via.may_carry(&authentic).and_then(|()| self.admit(&authentic, now));
+        admitted.map_err(|problem| authentic.refuse(problem))
     }
 
     fn admit(&self, authentic: &Authentic<'_>, now: Timestamp) -> Result<Admitted, Problem> {

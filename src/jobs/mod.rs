@@ -33,7 +33,6 @@ mod tests;
 mod tokens;
 
 use std::{
-    net::IpAddr,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -54,7 +53,7 @@ use crate::{
         tasks::Tasks,
     },
     config::Config,
-    gate::{Gate, Operator, ReadRequest, Reader},
+    gate::{Gate, Operator, ReadRequest, Reader, Via},
     metrics::Metrics,
     output::{Outputs, Stream},
     sandbox::{Engine, Stop},
@@ -126,8 +125,13 @@ impl Service {
     ///
     /// # Errors
     /// Each refusal of the contract's table, recorded.
-    pub async fn submit(&self, body: Bytes, peer: IpAddr, now: Timestamp) -> Result<Accepted, Problem> {
-        service::submit(&self.shared, body, peer, now).await
+    pub async fn submit(
+        &self,
+        body: Bytes,
+        via: impl Into<Via>,
+        now: Timestamp,
+    ) -> Result<Accepted, Problem> {
+        service::submit(&self.shared, body, via.into(), now).await
     }
 
     /// Takes a signed request to end a job.
@@ -138,10 +142,10 @@ impl Service {
         &self,
         job_id: &str,
         body: Bytes,
-        peer: IpAddr,
+        via: impl Into<Via>,
         now: Timestamp,
     ) -> Result<CancelAnswer, Problem> {
-        service::cancel(&self.shared, job_id, body, peer, now).await
+        service::cancel(&self.shared, job_id, body, via.into(), now).await
     }
 
     /// Who reads.

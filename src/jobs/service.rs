@@ -23,7 +23,7 @@ use crate::{
         clock::Timestamp,
         failpoints::{failpoint, planted},
     },
-    gate::{Admitted, AdmittedCancel, Operator, Refused},
+    gate::{Admitted, AdmittedCancel, Operator, Refused, Via},
     sandbox::Stop,
     store::{
         StoreError,
@@ -46,10 +46,11 @@ const TRY_AGAIN: u32 = 5;
 pub(super) async fn submit(
     shared: &Arc<Shared>,
     body: Bytes,
-    peer: IpAddr,
+    via: Via,
     now: Timestamp,
 ) -> Result<Accepted, Problem> {
-    let admitted = match shared.gate.load().submit(&body, now) {
+    let peer = via.peer;
+    let admitted = match shared.gate.load().submit_via(&body, &via, now) {
         Ok(admitted) => admitted,
         Err(refused) => return Err(refuse(shared, refused, peer, now).await),
     };
@@ -400,10 +401,11 @@ pub(super) async fn cancel(
     shared: &Arc<Shared>,
     job_id: &str,
     body: Bytes,
-    peer: IpAddr,
+    via: Via,
     now: Timestamp,
 ) -> Result<CancelAnswer, Problem> {
-    let admitted = match shared.gate.load().cancel(job_id, &body, now) {
+    let peer = via.peer;
+    let admitted = match shared.gate.load().cancel_via(job_id, &body, &via, now) {
         Ok(admitted) => admitted,
         Err(refused) => {
             // A refused cancel is no job: it is recorded as a submission, never as a rejected run.

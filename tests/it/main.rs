@@ -14,6 +14,7 @@ mod full;
 mod identity;
 mod jobs;
 mod limits;
+mod mtls;
 mod operate;
 mod output;
 mod pool;

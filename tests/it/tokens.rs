@@ -217,3 +217,51 @@ async fn what_no_token_can_be_is_said_when_it_is_made() {
     agent.until_ready().await;
     assert_eq!(get(&agent, text.trim(), "/api/v1/jobs").await.0, 200);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn quickcmd_reads_and_cancels_with_a_token_and_says_whose_job_it_means() {
+    let agent = signed_only("").await;
+    let file = agent.dir.path().join("desk.token");
+    let path = file.to_str().expect("text");
+    let (code, _, err) = verb(&agent, &["token", "create", "--scope", "read,operate", "--out", path]);
+    assert_eq!(code, 0, "{err}");
+    let quickcmd = |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_quickcmd"))
+            .args(["--url", &agent.url(""), "--ca"])
+            .arg(agent.dir.path().join("cert.pem"))
+            .args(arguments)
+            .env_clear()
+            .env("HOME", agent.dir.path())
+            .env("QUICKCMD_TOKEN_FILE", path)
+            .output()
+            .expect("the program");
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
+        (output.status.code().expect("a code"), text(output.stdout), text(output.stderr))
+    };
+    // The same id, of two controllers.
+    let id = agent.submit("echo first").await;
+    agent.submit_with("echo second; sleep 300", json!({"job_id": id, "controller_id": "controller-2"})).await;
+    let (code, _, err) = quickcmd(&["status", &id]);
+    assert_eq!(code, 77, "{err}");
+    assert!(err.contains("--of"), "{err}");
+    let (code, out, err) = quickcmd(&["logs", "-f", "--of", CONTROLLER, &id]);
+    assert_eq!((code, out.as_str()), (0, "first\n"), "{err}");
+    let (code, out, err) = quickcmd(&["output", "--of", CONTROLLER, &id]);
+    assert_eq!((code, out.as_str()), (0, "first\n"), "{err}");
+    let (code, out, err) = quickcmd(&["status", "--json", "--of", "controller-2", &id]);
+    assert_eq!(code, 0, "{err}");
+    assert_eq!(serde_json::from_str::<Value>(&out).expect("JSON")["controller_id"], "controller-2");
+    let (code, _, err) = quickcmd(&["cancel", "--of", "controller-2", &id]);
+    assert_eq!(code, 0, "{err}");
+    let (code, out, err) = quickcmd(&["list", "--json"]);
+    assert_eq!(code, 0, "{err}");
+    assert_eq!(serde_json::from_str::<Value>(&out).expect("JSON")["jobs"].as_array().map(Vec::len), Some(2));
+    // A token signs nothing.
+    let (code, _, err) = quickcmd(&["run", "--", "true"]);
+    assert_eq!(code, 78, "{err}");
+    crate::harness::write_private(&file, "qca_no\n");
+    let (code, _, err) = quickcmd(&["status", &id]);
+    assert_eq!(code, 78, "{err}");
+    assert!(err.contains("64 hex digits") && !err.contains("qca_no"), "{err}");
+    agent.no_container_left().await;
+}

@@ -3,49 +3,21 @@
 
 use time::{Date, Month, PrimitiveDateTime, Time};
 
+use super::x509::{element, of, validity_and_on};
+
 const SEQUENCE: u8 = 0x30;
-const VERSION: u8 = 0xa0;
-const INTEGER: u8 = 0x02;
 const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
 
 /// Unix seconds of `notAfter`; `None` if the bytes are no certificate.
 pub fn not_after(der: &[u8]) -> Option<i64> {
     let (certificate, _) = of(der, SEQUENCE)?;
-    let (mut tbs, _) = of(certificate, SEQUENCE)?;
-    if let Some((_, rest)) = of(tbs, VERSION) {
-        tbs = rest;
-    }
-    let (_serial, rest) = of(tbs, INTEGER)?;
-    let (_algorithm, rest) = of(rest, SEQUENCE)?;
-    let (_issuer, rest) = of(rest, SEQUENCE)?;
+    let (tbs, _) = of(certificate, SEQUENCE)?;
+    let rest = validity_and_on(tbs)?;
     let (validity, _) = of(rest, SEQUENCE)?;
     let (_, _, rest) = element(validity)?;
     let (tag, text, _) = element(rest)?;
     moment(tag, std::str::from_utf8(text).ok()?)
-}
-
-/// The next element, which must have that tag: its content, and what follows it.
-fn of(der: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
-    let (found, content, rest) = element(der)?;
-    (found == tag).then_some((content, rest))
-}
-
-/// Tag, content, rest (X.690, section 8.1, with the lengths that DER allows).
-fn element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
-    let (&tag, der) = der.split_first()?;
-    let (&first, mut der) = der.split_first()?;
-    let len = match first {
-        0..=0x7f => usize::from(first),
-        0x81..=0x84 => {
-            let (bytes, rest) = der.split_at_checked(usize::from(first & 0x7f))?;
-            der = rest;
-            bytes.iter().fold(0, |len, byte| len << 8 | usize::from(*byte))
-        }
-        _ => return None,
-    };
-    let (content, rest) = der.split_at_checked(len)?;
-    Some((tag, content, rest))
 }
 
 /// `YYMMDDHHMMSSZ` until 2049, `YYYYMMDDHHMMSSZ` from then on.
@@ -63,6 +35,31 @@ fn moment(tag: u8, text: &str) -> Option<i64> {
     let date = Date::from_calendar_date(year, Month::try_from(part(0)?).ok()?, part(2)?).ok()?;
     let time = Time::from_hms(part(4)?, part(6)?, part(8)?).ok()?;
     Some(PrimitiveDateTime::new(date, time).assume_utc().unix_timestamp())
+}
+
+/// A certificate that ends sooner than this is worth a warning, in seconds.
+const SOON: i64 = 14 * 24 * 3600;
+
+/// How long a certificate is good yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Left {
+    /// It can't be read.
+    Unknown,
+    /// It is over (the last second is still good).
+    Expired,
+    /// Two weeks or less.
+    Little,
+    Enough,
+}
+
+/// How long one with that end (Unix seconds; 0 is unknown) is good at that moment.
+pub fn left(not_after: i64, now: i64) -> Left {
+    match not_after {
+        0 => Left::Unknown,
+        end if end < now => Left::Expired,
+        end if end - SOON <= now => Left::Little,
+        _ => Left::Enough,
+    }
 }
 
 #[cfg(test)]
@@ -83,6 +80,20 @@ mod tests {
         assert_eq!(not_after(&certificate(2031)), Some(1_930_780_800));
         assert_eq!(not_after(&certificate(2077)), Some(3_382_473_600));
         assert_eq!(moment(UTC_TIME, "991231235959Z"), Some(946_684_799));
+    }
+
+    #[test]
+    fn what_is_left_changes_at_its_bounds() {
+        let end = 10_000_000;
+        for (now, wanted) in [
+            (end - SOON - 1, Left::Enough),
+            (end - SOON, Left::Little),
+            (end, Left::Little),
+            (end + 1, Left::Expired),
+        ] {
+            assert_eq!(left(end, now), wanted, "{now}");
+        }
+        assert_eq!(left(0, 5), Left::Unknown);
     }
 
     proptest! {

@@ -5,9 +5,11 @@
 
 mod acceptor;
 mod caps;
+pub mod client_cert;
 mod expiry;
 mod guarded;
 pub mod tls;
+mod x509;
 
 use std::{
     io::{self, ErrorKind},
@@ -18,18 +20,21 @@ use std::{
 
 use arc_swap::ArcSwap;
 use axum::Router;
-use axum_server::{
-    Handle,
-    tls_rustls::{RustlsAcceptor, RustlsConfig},
-};
+use axum_server::Handle;
 use hyper_util::rt::TokioTimer;
 use tokio_util::sync::CancellationToken;
 
-use self::{acceptor::Acceptor, caps::Caps, tls::TlsError};
+use self::{
+    acceptor::Acceptor,
+    caps::Caps,
+    tls::{Loaded, TlsError},
+};
 use crate::{config::ServerConfig, metrics::Metrics};
 
 /// How long requests have to end after the signal to stop.
 pub const GRACE: Duration = Duration::from_secs(5);
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// Bytes of a request's head; beyond, hyper answers 431.
 const MAX_HEAD: usize = 64 << 10;
@@ -72,7 +77,7 @@ pub enum BindError {
 pub struct Edge {
     config: Arc<ArcSwap<ServerConfig>>,
     metrics: Arc<Metrics>,
-    tls: Option<RustlsConfig>,
+    tls: Option<Arc<ArcSwap<Loaded>>>,
 }
 
 impl Edge {
@@ -84,9 +89,9 @@ impl Edge {
         let now = config.load();
         let tls = match &now.tls {
             Some(files) => {
-                let loaded = tls::load(files)?;
+                let loaded = tls::load(files, now.client_tls.as_ref())?;
                 metrics.tls_certificate_expiry.set(loaded.not_after);
-                Some(RustlsConfig::from_config(loaded.config))
+                Some(Arc::new(ArcSwap::from_pointee(loaded)))
             }
             None if now.listen.ip().to_canonical().is_loopback() => None,
             None => return Err(BindError::PlainBeyondLoopback(now.listen)),
@@ -101,12 +106,25 @@ impl Edge {
     /// The new certificate or key can't be used: everything stays as it was.
     pub fn reload(&self, new: &ServerConfig) -> Result<(), TlsError> {
         if let (Some(serving), Some(files)) = (&self.tls, &new.tls) {
-            let loaded = tls::load(files)?;
-            serving.reload_from_config(loaded.config);
+            let loaded = tls::load(files, new.client_tls.as_ref())?;
             self.metrics.tls_certificate_expiry.set(loaded.not_after);
+            serving.store(Arc::new(loaded));
         }
         self.config.store(Arc::new(new.clone()));
         Ok(())
+    }
+
+    /// Says once a day in the log that the certificate expires soon, or has, until the signal.
+    pub async fn watch(self, stop: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(DAY) => {}
+            }
+            if let Some(serving) = &self.tls {
+                tls::warn(serving.load().not_after);
+            }
+        }
     }
 
     /// Serves until the signal and at most [`GRACE`] longer.
@@ -118,9 +136,8 @@ impl Edge {
     ) -> io::Result<()> {
         let config = self.config.load_full();
         let caps = Caps::new(self.config.clone(), self.metrics.clone());
-        let tls =
-            self.tls.clone().map(|tls| RustlsAcceptor::new(tls).handshake_timeout(config.handshake_timeout));
-        let mut server = axum_server::from_tcp(listener)?.acceptor(Acceptor::new(caps, tls, &config));
+        let acceptor = Acceptor::new(caps, self.tls.clone(), &config);
+        let mut server = axum_server::from_tcp(listener)?.acceptor(acceptor);
         // Without a timer hyper keeps no limit on the header, and does not say so.
         let mut http = server.http_builder().http1();
         http.timer(TokioTimer::new()).header_read_timeout(config.header_timeout).max_buf_size(MAX_HEAD);

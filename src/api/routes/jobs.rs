@@ -9,7 +9,7 @@ use super::to_the_end;
 use crate::{
     api::{
         app::App,
-        extract::{JobId, Parameters, Peer, ReadBy, SignedBody, short},
+        extract::{CameBy, JobId, Parameters, Peer, ReadBy, SignedBody, short},
         large,
         service::ListQuery,
     },
@@ -26,11 +26,11 @@ const ROW: usize = 32 << 10;
 /// `POST /api/v1/jobs`: 202 once the job is on disk.
 pub async fn submit(
     State(app): State<Arc<App>>,
-    Peer(peer): Peer,
+    CameBy(via): CameBy,
     SignedBody(body): SignedBody,
 ) -> Result<(StatusCode, Json<Accepted>), Problem> {
     let now = Timestamp::now();
-    let accepted = to_the_end(app.jobs.clone(), move |jobs| jobs.submit(body, peer, now)).await?;
+    let accepted = to_the_end(app.jobs.clone(), move |jobs| jobs.submit(body, via, now)).await?;
     Ok((StatusCode::ACCEPTED, Json(accepted)))
 }
 

@@ -20,7 +20,7 @@ use axum::{
             rejection::WebSocketUpgradeRejection,
         },
     },
-    http::{HeaderMap, header},
+    http::HeaderMap,
     response::Response,
 };
 use futures_util::{
@@ -32,7 +32,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use crate::{
     api::{
         app::{App, Pace},
-        extract::{JobId, Parameters, Peer, ReadBy},
+        extract::{JobId, Parameters, Peer, ReadBy, check_origin},
         large,
         service::{FrameText, Frames},
     },
@@ -84,21 +84,6 @@ pub async fn stream(
         let _held = Held::of(&app.metrics.stream_readers);
         follow(socket, frames, &app).await;
     }))
-}
-
-/// Programs send no `Origin`; a page's must be one that is allowed, or any page that a person opens could
-/// read through that person's browser.
-fn check_origin(headers: &HeaderMap, allowed: &[String]) -> Result<(), Problem> {
-    let refused = headers
-        .get_all(header::ORIGIN)
-        .iter()
-        .any(|origin| !allowed.iter().any(|allowed| allowed.as_bytes() == origin.as_bytes()));
-    if refused {
-        return Err(
-            Problem::new(Code::OriginNotAllowed).details("Add the page's origin to `allowed_origins`")
-        );
-    }
-    Ok(())
 }
 
 /// How a stream came to its end.

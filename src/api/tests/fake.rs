@@ -20,7 +20,7 @@ use crate::{
         budget::{Held, Purse},
         clock::Timestamp,
     },
-    gate::{Operator, ReadRequest, Reader},
+    gate::{Operator, ReadRequest, Reader, Via},
     wire::{
         Code, Problem, Status,
         result::{Accepted, CancelAnswer, DrainAnswer, JobPage, JobStatus},
@@ -59,9 +59,9 @@ pub fn frame(seq: u64, last: bool) -> FrameText {
 }
 
 impl Jobs for Fake {
-    fn submit(&self, body: Bytes, peer: IpAddr, _: Timestamp) -> Answer<'_, Accepted> {
+    fn submit(&self, body: Bytes, via: Via, _: Timestamp) -> Answer<'_, Accepted> {
         async move {
-            self.bodies.lock().unwrap().push((peer, body.clone()));
+            self.bodies.lock().unwrap().push((via.peer, body.clone()));
             match &body[..] {
                 b"full" => return Err(Problem::new(Code::QueueFull).retry_after(7)),
                 b"panic" => panic!("asked to"),
@@ -81,10 +81,10 @@ impl Jobs for Fake {
         &'a self,
         job_id: &'a str,
         body: Bytes,
-        peer: IpAddr,
+        via: Via,
         _: Timestamp,
     ) -> Answer<'a, CancelAnswer> {
-        self.bodies.lock().unwrap().push((peer, body));
+        self.bodies.lock().unwrap().push((via.peer, body));
         let status = if job_id == "job-1" { Status::Running } else { Status::Failed };
         async move { Ok(CancelAnswer { job_id: job_id.to_owned(), status, cancel_requested: true }) }.boxed()
     }

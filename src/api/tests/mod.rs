@@ -1,6 +1,7 @@
 //! The door with a service that does as the job's id says: in process for what is asked and answered
 //! (`requests`), over TCP and TLS for connections (`connections`) and streams (`streams`).
 
+mod certificates;
 mod connections;
 mod fake;
 mod large;
@@ -30,10 +31,11 @@ use fake::Fake;
 /// How long anything may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-fn config() -> ServerConfig {
+pub(super) fn config() -> ServerConfig {
     ServerConfig {
         listen: "127.0.0.1:0".parse().unwrap(),
         tls: None,
+        client_tls: None,
         read_access: ReadAccess::JobId,
         metrics_token: None,
         allowed_origins: vec!["https://console.example.com".to_owned()],

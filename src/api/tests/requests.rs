@@ -295,6 +295,13 @@ async fn a_token_operates_and_is_never_taken_for_a_signature() {
         assert_eq!(answer.refusal(), (401, "UNAUTHENTICATED".to_owned()), "{path} {token:?}");
         assert_eq!(answer.header("www-authenticate"), "Bearer");
     }
+    // What a page in somebody's browser asks for must be asked for by a page that is allowed.
+    for (origin, status) in [("https://evil.example.com", 403), ("https://console.example.com", 200)] {
+        let request = Request::post("/api/v1/drain").header("authorization", "Bearer good");
+        let answer = door.ask(request.header("origin", origin).body(Body::empty()).unwrap()).await;
+        assert_eq!(answer.status, status, "{origin}");
+    }
+    door.fake.operated.lock().unwrap().truncate(3);
     // A submission is signed, whatever else it brings.
     let mut submission = submission("{}");
     submission.headers_mut().insert("authorization", "Bearer good".parse().unwrap());

@@ -7,7 +7,7 @@ use secrecy::ExposeSecret;
 use super::{Place, SECRET, SECRET_2, SEED, loaded};
 use crate::{
     base::clock::Timestamp,
-    config::{Config, Daily, Limits, PullPolicy, ReadAccess},
+    config::{Config, Daily, Limits, PullPolicy, ReadAccess, TlsName},
     wire::key::Algorithm,
 };
 
@@ -278,4 +278,32 @@ fn a_controller_whose_keys_have_all_expired_is_warned_of() {
     assert!(warnings("").contains("every key of controller \"one\" has expired"), "{}", warnings(""));
     let valid = warnings(&format!("      - {{ secret: {SECRET_2} }}\n"));
     assert!(!valid.contains("expired"), "{valid}");
+}
+
+#[test]
+fn client_certificates_are_known_by_one_name_each() {
+    let place = Place::new();
+    place.pair("agent");
+    place.pair("ca");
+    let config = place
+        .load(
+            "tls_cert_file: agent-cert.pem\ntls_key_file: agent-key.pem\ntls:\n  client_ca: ca-cert.pem\n  \
+             client_auth: required\n  clients:\n    - { name: a, uri: \"spiffe://x/a\", scopes: [read] }\n    \
+             - { name: b, dns: B.example.com, controller: gone }\n    \
+             - { name: c, fingerprint: \"AB:CD00112233445566778899aabbccddeeff00112233445566778899aabbccdd\", scopes: [admin] }\n",
+        )
+        .unwrap_or_else(|faults| panic!("{faults}"));
+    let tls = config.server.client_tls.expect("it is there");
+    assert!(tls.required && tls.roots.len() == 1);
+    let [a, b, c] = tls.clients.as_slice() else { panic!("three clients") };
+    assert_eq!((&a.by, a.rights.to_string()), (&TlsName::Uri("spiffe://x/a".to_owned()), "read".to_owned()));
+    assert_eq!(b.by, TlsName::Dns("b.example.com".to_owned()));
+    assert_eq!(
+        (b.controller.as_deref(), b.rights.to_string()),
+        (Some("gone"), "submit read operate".to_owned())
+    );
+    assert!(matches!(c.by, TlsName::Fingerprint(hash) if hash[..2] == [0xab, 0xcd]));
+    // Who revokes a controller must not be held up by what is left of it here.
+    assert!(config.warnings.iter().any(|warning| warning.contains("\"gone\"")), "{:?}", config.warnings);
+    assert!(loaded("").server.client_tls.is_none());
 }

@@ -43,6 +43,8 @@ fn every_default_that_the_example_states_is_the_codes_own() {
 #[test]
 fn the_examples_in_the_example_load() {
     let place = Place::new();
+    place.pair("clients");
+    std::fs::rename(place.path("clients-cert.pem"), place.path("clients-ca.pem")).expect("renamed");
     place.put("metrics-token", format!("token-{SECRET}"));
     place.put("deploy-2026-01.secret", SECRET_2);
     place.put("deploy-2026-03.secret", format!("new {SECRET_2}"));
@@ -63,7 +65,7 @@ fn the_example_states_and_the_reference_explains_every_key() {
     let place = Place::new();
     let path = place.put(
         "agent.yaml",
-        "controllers: [{ keys: [{}] }]\npolicy: { deny: [{}] }\nsandbox: { runtimes: {} }\n",
+        "controllers: [{ keys: [{}] }]\ntls: { clients: [{}] }\npolicy: { deny: [{}] }\nsandbox: { runtimes: {} }\n",
     );
     let notes = Notes::new(&path);
     load::read(&notes, &|_| None).expect("a tree");

@@ -205,6 +205,30 @@ fn faults_of_controllers() {
 }
 
 #[test]
+fn faults_of_client_certificates() {
+    let tls = "tls_cert_file: a-cert.pem\ntls_key_file: a-key.pem\n";
+    let clients = |clients: &str| format!("{tls}tls: {{ client_ca: b-cert.pem, clients: [{clients}] }}");
+    let cases = [
+        "tls: { client_ca: b-cert.pem }".to_owned(),
+        format!("{tls}tls: {{ client_auth: required }}"),
+        format!("{tls}tls: {{ client_ca: none.pem }}"),
+        format!("{tls}tls: {{ client_ca: no.pem, client_auth: maybe, colour: blue }}"),
+        clients("{}"),
+        clients("{ name: \"a b\", uri: x, scopes: [all] }"),
+        clients("{ name: a, dns: \"*.example.com\", scopes: [read] }"),
+        clients("{ name: a, fingerprint: abcd, controller: c }"),
+        clients("{ name: a, dns: a.example.com, uri: \"a://b\", scopes: [read] }"),
+        clients("{ name: a, dns: a.example.com }"),
+        clients("{ name: a, dns: a.example.com, controller: c, scopes: [admin] }"),
+        clients(
+            "{ name: a, dns: a.example.com, scopes: [read] }, { name: a, dns: b.example.com, scopes: [read] }, \
+             { name: c, dns: A.example.com, scopes: [read] }",
+        ),
+    ];
+    insta::assert_snapshot!(report(&cases.each_ref().map(String::as_str)));
+}
+
+#[test]
 fn faults_of_the_policy() {
     insta::assert_snapshot!(report(&[
         "policy: { deny: [{ name: x, pattern: \"(\" }] }",

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    gate::{Holder, ReadRequest, Reader, Token, Tokens},
+    gate::{Holder, ReadRequest, Reader, Token, Tokens, Via},
     wire::{Problem, rights::Rights, token},
 };
 
@@ -158,4 +158,40 @@ fn the_last_use_is_noted_once() {
 fn no_debug_output_shows_a_token() {
     let shown = format!("{:?}", tokens("read", None));
     assert!(!shown.contains(TEXT) && !shown.contains(&TEXT[4..]), "{shown}");
+}
+
+#[test]
+fn a_certificate_narrows_what_may_be_submitted_and_widens_nothing() {
+    let gate = gate();
+    let via = |scopes: &str, controller: Option<&str>| Via {
+        peer: std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
+        certificate: with_certificate(scopes, controller).certificate,
+    };
+    let body = signed(&json!({}));
+    for (scopes, controller, taken) in [
+        ("submit", None, true),
+        ("admin", None, true),
+        ("submit", Some("controller-1"), true),
+        ("submit", Some("limited"), false),
+        ("read operate", None, false),
+    ] {
+        let answer = gate.submit_via(&body, &via(scopes, controller), NOW);
+        assert_eq!(answer.is_ok(), taken, "{scopes} {controller:?}");
+        if let Err(refused) = answer {
+            assert_eq!(refused.problem.code, crate::wire::Code::Forbidden);
+            assert!(refused.authenticated.is_some(), "its signature held, so it is known whose it was");
+        }
+    }
+    // A bad signature stays one, whoever's connection it is.
+    let forged = envelope::sign(payload(&json!({})).as_bytes(), &SigningKey::hmac("w".repeat(64)));
+    let refused = gate.submit_via(&forged, &via("admin", None), NOW).unwrap_err();
+    assert_eq!(refused.problem.code, crate::wire::Code::InvalidSignature);
+    let cancel = json!({"action": "cancel", "job_id": "job-123", "timestamp": SIGNED_AT, "ttl": SIGNED_AT + 60,
+                        "controller_id": "controller-1"});
+    let body = envelope::sign(cancel.to_string().as_bytes(), &SigningKey::hmac(SECRET));
+    assert!(gate.cancel_via("job-123", &body, &via("submit", Some("controller-1")), NOW).is_ok());
+    let refused = gate.cancel_via("job-123", &body, &via("submit", Some("limited")), NOW).unwrap_err();
+    insta::assert_snapshot!(said(&refused.problem));
+    let refused = gate.cancel_via("job-123", &body, &via("read", None), NOW).unwrap_err();
+    insta::assert_snapshot!(said(&refused.problem));
 }
