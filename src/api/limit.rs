@@ -46,7 +46,9 @@ pub async fn by_address(
 ) -> Response {
     let config = app.config.load();
     let ip = peer.ip().to_canonical();
-    let Some(address) = shareholder(&config, ip) else { return next.run(request).await };
+    // No rate, no bucket: nothing is to be looked up.
+    let limited = config.rate_by_address.per_second > 0.0;
+    let Some(address) = shareholder(&config, ip).filter(|_| limited) else { return next.run(request).await };
     match app.rates.take(&address.to_string(), config.rate_by_address, Instant::now()) {
         Ok(()) => next.run(request).await,
         Err(seconds) => {

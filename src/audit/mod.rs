@@ -2,10 +2,14 @@
 //! writes them, in the transaction of what they record.
 
 mod canonical;
+mod draft;
 mod event;
 
 pub use canonical::canonical;
+pub use draft::Draft;
 pub use event::{Event, Submitted};
+
+use std::borrow::Cow;
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -19,7 +23,7 @@ pub struct Entry {
     pub number: u64,
     pub at: Timestamp,
     /// What happened, such as `job.accepted`.
-    pub kind: String,
+    pub kind: Cow<'static, str>,
     /// The canonical JSON: what is hashed, and what a verifier reads.
     pub bytes: Vec<u8>,
     /// SHA-256(0x00 || bytes).
@@ -37,7 +41,7 @@ impl Entry {
         fields.insert("entry".to_owned(), number.into());
         fields.insert("at".to_owned(), at.0.into());
         fields.insert("time".to_owned(), at.rfc3339().into());
-        let kind = fields.get("kind").and_then(Value::as_str).unwrap_or("unknown").to_owned();
+        let kind = fields.get("kind").and_then(Value::as_str).unwrap_or("unknown").to_owned().into();
         let bytes = canonical(&Value::Object(fields));
         let leaf = leaf_hash(&bytes);
         Entry { number, at, kind, bytes, leaf }

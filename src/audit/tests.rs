@@ -57,3 +57,29 @@ fn a_long_text_is_cut_between_characters() {
     assert_eq!(Event::cut(&text).len(), 1023);
     assert_eq!(Event::cut("short"), "short");
 }
+
+/// The entry of an accepted job is written by hand, because everybody waits for it: as the others are.
+#[test]
+fn a_draft_becomes_what_the_event_would() {
+    for key_id in [None, Some("key \"1\"")] {
+        for text in ["", "echo \u{1}\u{8}\t\n\u{c}\r\"\\/ \u{7f}é\u{2028}🦀", "plain"] {
+            let submitted = Submitted {
+                job: 71,
+                controller_id: text,
+                job_id: "j-1",
+                key_id,
+                peer: "192.0.2.1",
+                payload_sha256: "00ff",
+                prompt: text,
+                command: text,
+                risk_level: "low",
+                image: "image@sha256:1",
+            };
+            let limits = json!({"pids": 3, "cpu": 0.5, "memory": 1_u64 << 40});
+            let at = Timestamp(1_704_628_800_500_000_000);
+            let draft = Draft::accepted(at, &submitted, &limits, "none", -5);
+            let event = Event::Accepted { submitted, limits: &limits, network: "none", ttl: -5 };
+            assert_eq!(draft.entry(12_345, 71), Entry::new(12_345, at, &event));
+        }
+    }
+}

@@ -121,7 +121,7 @@ impl Service {
         Ok(recovered)
     }
 
-    /// Takes a submission; `Ok` means that the job is on disk, synced.
+    /// Takes a submission; `Ok` means that the job is on disk, synced. To be awaited to its end: see `service.rs`.
     ///
     /// # Errors
     /// Each refusal of the contract's table, recorded.

@@ -49,11 +49,11 @@ pub(super) async fn all(shared: &Arc<Shared>, runners: &TaskTracker) -> Result<R
         recovered.running += 1;
         attend_again(shared, runners, job);
     }
-    let mut after = 0;
+    let mut after = jobs::Queued::START;
     loop {
         let page = shared.store.read(move |db| jobs::queued(db, after, PAGE)).await?;
         let Some(last) = page.last() else { break };
-        after = last.row;
+        after = last.place();
         recovered.queued += page.len();
         let mut queue = shared.queue();
         for job in page {

@@ -27,7 +27,7 @@ use crate::{
     sandbox::Stop,
     store::{
         StoreError,
-        jobs::{self, Cancel, CancelWhy, Inserted, Located, NewJob, NewRejected},
+        jobs::{self, Cancel, CancelWhy, Inserted, Located, NewJob, NewRejected, Prepared},
         submissions::{self, Refusal},
     },
     wire::{
@@ -40,6 +40,9 @@ use crate::{
 const TRY_AGAIN: u32 = 5;
 
 /// Takes a submission: gate, rates, queue, record; `Ok` means that the job is on disk, synced.
+///
+/// To be awaited to its end, whatever becomes of the client: dropped in the middle it would leave a job in the
+/// database that is not in the queue. The door runs it in a task of its own.
 ///
 /// # Errors
 /// The refusal, which has been recorded.
@@ -55,17 +58,7 @@ pub(super) async fn submit(
         Err(refused) => return Err(refuse(shared, refused, peer, now).await),
     };
     drop(body);
-    // In a task of its own: a client that goes away in the middle must not leave a job in the database that is not in the
-    // queue.
-    let shared = Arc::clone(shared);
-    let accepting = tokio::spawn(async move { accept(&shared, admitted, peer, now).await });
-    match accepting.await {
-        Ok(answer) => answer,
-        Err(error) => {
-            tracing::error!(%error, "a submission's task ended early");
-            Err(Problem::new(Code::Internal))
-        }
-    }
+    accept(shared, admitted, peer, now).await
 }
 
 async fn accept(
@@ -95,7 +88,6 @@ async fn accept(
     match written {
         Ok(Inserted::New(row)) => {
             shared.metrics.jobs_total.inc();
-            shared.show_depth();
             shared.wake.notify_one();
             tracing::info!(
                 job_id,
@@ -131,7 +123,8 @@ async fn record(
 ) -> Result<Inserted, StoreError> {
     let ttl = job.ttl;
     failpoint!("accept");
-    let written = shared.store.write(move |tx| jobs::insert(tx, &job)).await;
+    let job = Prepared::new(job);
+    let written = shared.store.write_again(move |tx| jobs::insert(tx, &job)).await;
     failpoint!("commit");
     // The promise and the job in one step: nobody else gets the place in between.
     let mut queue = shared.queue();
@@ -144,6 +137,7 @@ async fn record(
             accepted: now,
             unreachable_since: None,
         });
+        shared.metrics.queue_depth.set(i64::try_from(queue.len()).unwrap_or(i64::MAX));
     }
     written
 }
@@ -274,16 +268,19 @@ pub(super) fn storage_error(error: &StoreError) -> Problem {
 fn new_job(admitted: &Admitted, peer: IpAddr, now: Timestamp) -> NewJob {
     let payload = admitted.payload();
     let secrets: Vec<&str> = payload.secrets().collect();
-    let redacted = |text: &str| redact::redact_str(&secrets, text);
+    let [prompt, command, snapshot] = redact::redact_texts(
+        &secrets,
+        [&payload.prompt, &payload.command_text(), &payload.snapshot_metadata],
+    );
     NewJob {
         controller_id: payload.controller_id.clone(),
         key_id: admitted.key_id().map(str::to_owned),
         job_id: payload.job_id.clone(),
         payload: admitted.raw().to_vec(),
         payload_sha256: admitted.payload_sha256().to_owned(),
-        prompt: redacted(&payload.prompt),
-        command: redacted(&payload.command_text()),
-        snapshot: redacted(&payload.snapshot_metadata),
+        prompt,
+        command,
+        snapshot,
         risk_level: admitted.risk_level().to_owned(),
         image: admitted.image().to_owned(),
         limits: serde_json::to_value(admitted.limits()).unwrap_or_default(),

@@ -358,7 +358,7 @@ async fn the_cap_holds_and_controllers_take_turns() {
     let dir = dir();
     let life = Life::start(dir.path(), Fake::new(), "max_concurrent_jobs: 3\n").await;
     for n in 0..30 {
-        life.submit(&format!("one-{n}"), "sleep-ms 100").await.unwrap();
+        life.submit(&format!("one-{n}"), "sleep-ms 300").await.unwrap();
     }
     life.submit_as("two", "two", "echo", json!({})).await.unwrap();
     life.ended("two").await;

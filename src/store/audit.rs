@@ -3,7 +3,7 @@
 use rusqlite::{Connection, params};
 
 use crate::{
-    audit::{Entry, Event},
+    audit::{Draft, Entry, Event},
     base::clock::Timestamp,
     store::{StoreError, Tx, int},
     wire::result::Receipt,
@@ -14,10 +14,24 @@ use crate::{
 /// # Errors
 /// Those of the database.
 pub fn append(tx: &Tx<'_>, at: Timestamp, event: &Event<'_>) -> Result<Receipt, StoreError> {
-    let entry = Entry::new(size(tx)?, at, event);
-    tx.prepare_cached("INSERT INTO audit (number, at, kind, job, entry, leaf) VALUES (?, ?, ?, ?, ?, ?)")?
-        .execute(params![int(entry.number), at.0, entry.kind, event.job(), entry.bytes, entry.leaf])?;
+    let entry = Entry::new(tx.next_entry()?, at, event);
+    insert(tx, &entry, event.job())?;
     Ok(Receipt { entry: entry.number, sha256: hex::encode(entry.leaf) })
+}
+
+/// Appends the entry of a job that was just accepted.
+///
+/// # Errors
+/// Those of the database.
+pub(super) fn append_draft(tx: &Tx<'_>, draft: &Draft, job: i64) -> Result<(), StoreError> {
+    insert(tx, &draft.entry(tx.next_entry()?, job), Some(job))
+}
+
+fn insert(tx: &Tx<'_>, entry: &Entry, job: Option<i64>) -> Result<(), StoreError> {
+    tx.prepare_cached("INSERT INTO audit (number, at, kind, job, entry, leaf) VALUES (?, ?, ?, ?, ?, ?)")?
+        .execute(params![int(entry.number), entry.at.0, entry.kind, job, entry.bytes, entry.leaf])?;
+    tx.entry_added();
+    Ok(())
 }
 
 /// Count of entries: the size of the tree, and the number of the next one.

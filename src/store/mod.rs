@@ -41,7 +41,7 @@ pub use lock::Lock;
 pub use verify::{Verified, verify, verify_all};
 pub use writer::{Batch, OnCommit, Tx};
 
-use writer::{Message, Shared, Task};
+use writer::{Message, Repeatable, Shared, Task, Work};
 
 /// Connections that read, and so reads at once.
 const READERS: u32 = 4;
@@ -82,7 +82,7 @@ impl Store {
             let (path, shared) = (path.clone(), shared.clone());
             std::thread::Builder::new()
                 .name("store".to_owned())
-                .spawn(move || writer::run(conn, path, receiver, shared, lock))
+                .spawn(move || writer::serve(conn, path, receiver, shared, lock))
                 .map_err(|error| StoreError::Unavailable { detail: format!("no thread: {error}") })?
         };
         Ok(Store {
@@ -116,11 +116,29 @@ impl Store {
         T: Send + 'static,
         F: FnOnce(&Tx<'_>) -> Result<T, StoreError> + Send + 'static,
     {
-        let queue = locked(&self.inner.queue).clone().ok_or(StoreError::Closed)?;
         let (answer, result) = oneshot::channel();
-        let task = Task { closure: Some(closure), value: None, answer };
-        queue.send(Message::Work(Box::new(task))).await.map_err(|_| StoreError::Closed)?;
+        self.hand_over(Box::new(Task { closure: Some(closure), value: None, answer })).await?;
         result.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// [`Store::write`] for what comes often and hardly ever fails, and costs less: the closure may be run a
+    /// second time, after all that the first did was taken back.
+    ///
+    /// # Errors
+    /// As [`Store::write`].
+    pub async fn write_again<T, F>(&self, closure: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: Fn(&Tx<'_>) -> Result<T, StoreError> + Send + 'static,
+    {
+        let (answer, result) = oneshot::channel();
+        self.hand_over(Box::new(Repeatable { closure, value: None, answer })).await?;
+        result.await.map_err(|_| StoreError::Closed)?
+    }
+
+    async fn hand_over(&self, work: Box<dyn Work>) -> Result<(), StoreError> {
+        let queue = locked(&self.inner.queue).clone().ok_or(StoreError::Closed)?;
+        queue.send(Message::Work(work)).await.map_err(|_| StoreError::Closed)
     }
 
     /// Runs a closure on a read-only connection, in one read transaction: all it sees is of one moment,

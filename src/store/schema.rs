@@ -15,6 +15,7 @@ pub(super) const STEPS: &[(&str, &str)] = &[
     ("0003_usage.sql", include_str!("../../migrations/0003_usage.sql")),
     ("0004_tokens.sql", include_str!("../../migrations/0004_tokens.sql")),
     ("0005_artifacts.sql", include_str!("../../migrations/0005_artifacts.sql")),
+    ("0006_fewer_indexes.sql", include_str!("../../migrations/0006_fewer_indexes.sql")),
 ];
 
 /// The version that this program writes.

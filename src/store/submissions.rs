@@ -60,6 +60,11 @@ pub fn cut(details: &str, verified: bool) -> String {
     details.chars().take(if verified { LONGEST_DETAILS } else { LONGEST_UNVERIFIED }).collect()
 }
 
+/// As much of a name as is kept.
+fn shortened(name: &str) -> &str {
+    name.char_indices().nth(LONGEST_NAME).map_or(name, |(end, _)| &name[..end])
+}
+
 pub(super) enum Outcome {
     Accepted,
     Duplicate,
@@ -85,7 +90,6 @@ pub(super) fn record(tx: &Tx<'_>, submission: &Submission<'_>) -> Result<(), Sto
         Outcome::Duplicate => "duplicate",
         Outcome::Refused => "refused",
     };
-    let name = |text: Option<&str>| text.map(|text| text.chars().take(LONGEST_NAME).collect::<String>());
     tx.prepare_cached(
         "INSERT INTO submissions (at, peer, controller_id, verified, job_id, outcome, code, details, \
          payload_sha256, job) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -93,9 +97,9 @@ pub(super) fn record(tx: &Tx<'_>, submission: &Submission<'_>) -> Result<(), Sto
     .execute(params![
         submission.at.0,
         submission.peer,
-        name(submission.controller_id),
+        submission.controller_id.map(shortened),
         submission.verified,
-        name(submission.job_id),
+        submission.job_id.map(shortened),
         outcome,
         submission.code.map(Code::as_str),
         submission.details.map(|details| cut(details, submission.verified)),

@@ -63,9 +63,7 @@ async fn of_a_hundred_copies_at_once_one_is_new() {
     let (_folder, store) = store();
     let copies = (0..100).map(|_| {
         let store = store.clone();
-        tokio::spawn(
-            async move { store.write(|tx| jobs::insert(tx, &new_job("alice", "same"))).await.unwrap() },
-        )
+        tokio::spawn(async move { store.write(|tx| put(tx, new_job("alice", "same"))).await.unwrap() })
     });
     let outcomes = futures_util::future::join_all(copies).await;
     let new = outcomes.iter().filter(|outcome| matches!(outcome, Ok(Inserted::New(_)))).count();
@@ -83,11 +81,7 @@ async fn other_bytes_under_the_same_id_conflict_and_other_controllers_do_not() {
         .write(|tx| {
             let mut other = new_job("alice", "j");
             other.payload_sha256 = "different".to_owned();
-            Ok((
-                jobs::insert(tx, &new_job("alice", "j"))?,
-                jobs::insert(tx, &other)?,
-                jobs::insert(tx, &new_job("bob", "j"))?,
-            ))
+            Ok((put(tx, new_job("alice", "j"))?, put(tx, other)?, put(tx, new_job("bob", "j"))?))
         })
         .await
         .unwrap();
@@ -201,6 +195,59 @@ async fn a_closure_that_fails_or_panics_hurts_nobody_else() {
     let panics = store.read(|_| -> Result<(), StoreError> { panic!("on purpose") }).await;
     assert!(matches!(panics, Err(StoreError::Internal(_))));
     assert!(store.read(audit::size).await.is_ok());
+}
+
+/// What is run without a savepoint of its own is run again, with one, where another of its group fails.
+#[tokio::test]
+async fn of_what_may_be_run_again_only_what_fails_is_taken_back() {
+    let (_folder, store) = store();
+    // The first holds the writer until the others wait: they are one group.
+    let (go, gate) = mpsc::channel::<()>();
+    let (begun, has_begun) = tokio::sync::oneshot::channel();
+    let holder = store.clone();
+    let hold = move |_: &Tx<'_>| {
+        let _ = begun.send(());
+        Ok(gate.recv().is_ok())
+    };
+    let first = tokio::spawn(async move { holder.write(hold).await });
+    has_begun.await.unwrap();
+    let prepared = |name: &str| jobs::Prepared::new(new_job("alice", name));
+    let runs = Arc::new(AtomicUsize::new(0));
+    let (a, b, c, counted) = (prepared("1"), prepared("2"), prepared("3"), runs.clone());
+    let good = store.write_again(move |tx| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        jobs::insert(tx, &a)
+    });
+    let bad = store.write_again(move |tx| -> Result<(), StoreError> {
+        jobs::insert(tx, &b)?;
+        Err(StoreError::Internal("mine".to_owned()))
+    });
+    let panics = store.write_again(move |tx| -> Result<(), StoreError> {
+        jobs::insert(tx, &c)?;
+        panic!("on purpose");
+    });
+    let once = store.write(|tx| accept(tx, &new_job("alice", "4")));
+    let last = store.write_again(|tx| put(tx, new_job("alice", "5")));
+    let before = store.commits();
+    let release = async {
+        tokio::task::yield_now().await;
+        go.send(()).unwrap();
+    };
+    let (good, bad, panics, once, last, ()) = tokio::join!(good, bad, panics, once, last, release);
+    first.await.unwrap().unwrap();
+    assert_eq!(store.commits() - before, 2, "the first, and one for all others");
+    assert_eq!(runs.load(Ordering::Relaxed), 2);
+    assert!(matches!((good, last, once), (Ok(Inserted::New(1)), Ok(Inserted::New(2)), Ok(3))));
+    assert_eq!(bad, Err(StoreError::Internal("mine".to_owned())));
+    assert!(matches!(panics, Err(StoreError::Internal(_))), "{panics:?}");
+    // The log has no gap, and says what is there.
+    let entries = store.read(|conn| audit::entries(conn, 0, 9)).await.unwrap();
+    let said: Vec<serde_json::Value> =
+        entries.iter().map(|(_, bytes)| serde_json::from_slice(bytes).unwrap()).collect();
+    let names: Vec<_> =
+        said.iter().map(|entry| (entry["entry"].as_i64(), entry["job_id"].as_str())).collect();
+    assert_eq!(names, [(Some(0), Some("1")), (Some(1), Some("5")), (Some(2), Some("4"))]);
+    assert_eq!(verify_all(store.path()).unwrap().jobs, 3);
 }
 
 #[tokio::test]
@@ -318,8 +365,8 @@ async fn every_submission_is_recorded_and_a_long_claim_is_cut() {
     let (_folder, store) = store();
     store
         .write(|tx| {
-            jobs::insert(tx, &new_job("alice", "j"))?;
-            jobs::insert(tx, &new_job("alice", "j"))?;
+            put(tx, new_job("alice", "j"))?;
+            put(tx, new_job("alice", "j"))?;
             jobs::reject(tx, &new_rejected("alice", "r"), Code::PolicyDenied, "rule")?;
             let refusal = submissions::Refusal {
                 peer: "192.0.2.9".to_owned(),
@@ -407,11 +454,11 @@ async fn retention_keeps_hashes_and_ids() {
             assert_eq!(retention::delete(tx, before, 10, at(201))?.len(), 3);
             assert!(retention::delete(tx, before, 10, at(201))?.is_empty());
             assert_eq!(jobs::find(tx, "alice", "a")?, None);
-            let again = jobs::insert(tx, &new_job("alice", "a"))?;
+            let again = put(tx, new_job("alice", "a"))?;
             let expected =
                 Inserted::Duplicate { row: 1, state: State::Failed, reason: Some("expired".to_owned()) };
             assert_eq!(again, expected);
-            assert_eq!(jobs::queued(tx, 0, 10)?.len(), 1);
+            assert_eq!(jobs::queued(tx, jobs::Queued::START, 10)?.len(), 1);
 
             assert_eq!(retention::delete_submissions(tx, before, 2, at(202))?, 2);
             assert_eq!(retention::delete_submissions(tx, before, 10, at(202))?, 3);

@@ -4,8 +4,13 @@
 //! ```text
 //! Store::write -> channel (1,024) -> thread: BEGIN IMMEDIATE, up to 128 savepoints, COMMIT -> answers
 //! ```
+//!
+//! A savepoint makes SQLite copy each page that the closure changes. What may be run again
+//! ([`super::Store::write_again`]) does without: if any of a group fails, all is rolled back, and they run once
+//! more, each in a savepoint now, so that again only the one that fails is taken back.
 
 use std::{
+    cell::Cell,
     ops::Deref,
     panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
@@ -29,26 +34,59 @@ const BATCH: usize = 128;
 /// The open transaction, as a closure sees it. Functions that change something ask for this, so that
 /// they can't run on a reading connection.
 #[derive(Debug)]
-pub struct Tx<'a>(&'a Connection);
+pub struct Tx<'a> {
+    conn: &'a Connection,
+    /// Number of the next entry of the audit log, once it was asked for in this transaction.
+    next: &'a Cell<Option<u64>>,
+}
+
+impl Tx<'_> {
+    /// The number of the next entry of the audit log.
+    pub(super) fn next_entry(&self) -> Result<u64, StoreError> {
+        match self.next.get() {
+            Some(next) => Ok(next),
+            None => {
+                let next = super::audit::size(self.conn)?;
+                self.next.set(Some(next));
+                Ok(next)
+            }
+        }
+    }
+
+    /// It was appended.
+    pub(super) fn entry_added(&self) {
+        self.next.set(self.next.get().map(|next| next + 1));
+    }
+}
 
 impl Deref for Tx<'_> {
     type Target = Connection;
 
     fn deref(&self) -> &Connection {
-        self.0
+        self.conn
     }
 }
 
 /// One closure with its answer, whatever its type.
 pub(super) trait Work: Send {
-    /// Runs it inside its savepoint, and keeps the value.
+    /// Whether it may be run a second time, after a rollback of the first.
+    fn again(&self) -> bool;
+    /// Runs it, and keeps the value.
     fn run(&mut self, tx: &Tx<'_>) -> Result<(), StoreError>;
     /// Answers, after the commit or the failure.
     fn answer(self: Box<Self>, outcome: Result<(), StoreError>);
 }
 
+/// A closure that is run once.
 pub(super) struct Task<F, T> {
     pub(super) closure: Option<F>,
+    pub(super) value: Option<T>,
+    pub(super) answer: oneshot::Sender<Result<T, StoreError>>,
+}
+
+/// A closure that may be run again.
+pub(super) struct Repeatable<F, T> {
+    pub(super) closure: F,
     pub(super) value: Option<T>,
     pub(super) answer: oneshot::Sender<Result<T, StoreError>>,
 }
@@ -58,6 +96,10 @@ where
     F: FnOnce(&Tx<'_>) -> Result<T, StoreError> + Send,
     T: Send,
 {
+    fn again(&self) -> bool {
+        false
+    }
+
     fn run(&mut self, tx: &Tx<'_>) -> Result<(), StoreError> {
         let Some(closure) = self.closure.take() else {
             return Err(StoreError::Internal("a closure was run twice".to_owned()));
@@ -68,11 +110,39 @@ where
 
     fn answer(self: Box<Self>, outcome: Result<(), StoreError>) {
         let Task { value, answer, .. } = *self;
-        let result = outcome
-            .and_then(|()| value.ok_or_else(|| StoreError::Internal("a closure left no value".to_owned())));
-        // Who asked may have gone away; what was written stays written.
-        let _ = answer.send(result);
+        give(answer, value, outcome);
     }
+}
+
+impl<F, T> Work for Repeatable<F, T>
+where
+    F: Fn(&Tx<'_>) -> Result<T, StoreError> + Send,
+    T: Send,
+{
+    fn again(&self) -> bool {
+        true
+    }
+
+    fn run(&mut self, tx: &Tx<'_>) -> Result<(), StoreError> {
+        self.value = Some((self.closure)(tx)?);
+        Ok(())
+    }
+
+    fn answer(self: Box<Self>, outcome: Result<(), StoreError>) {
+        let Repeatable { value, answer, .. } = *self;
+        give(answer, value, outcome);
+    }
+}
+
+fn give<T>(
+    answer: oneshot::Sender<Result<T, StoreError>>,
+    value: Option<T>,
+    outcome: Result<(), StoreError>,
+) {
+    let result = outcome
+        .and_then(|()| value.ok_or_else(|| StoreError::Internal("a closure left no value".to_owned())));
+    // Who asked may have gone away; what was written stays written.
+    let _ = answer.send(result);
 }
 
 pub(super) enum Message {
@@ -107,7 +177,7 @@ pub(super) struct Shared {
 }
 
 /// The thread's body.
-pub(super) fn run(
+pub(super) fn serve(
     mut conn: Connection,
     path: PathBuf,
     mut queue: mpsc::Receiver<Message>,
@@ -163,10 +233,18 @@ fn commit(
     let begun = Instant::now();
     let count = batch.len();
     let mut done = Vec::with_capacity(count);
-    let mut left = batch.into_iter();
-    let committed = conn.execute_batch("BEGIN IMMEDIATE").map_err(StoreError::from).and_then(|()| {
+    let next = Cell::new(None);
+    // Nobody has an answer before the commit, so the order within a group is free.
+    let (mut again, once): (Vec<_>, Vec<_>) = batch.into_iter().partition(|work| work.again());
+    let begun_with = together(conn, &next, &mut again);
+    if let Ok(true) = begun_with {
+        done.extend(again.drain(..).map(|work| (work, Ok(()))));
+    }
+    again.extend(once);
+    let mut left = again.into_iter();
+    let committed = begun_with.and_then(|_| {
         for mut work in left.by_ref() {
-            let outcome = in_savepoint(conn, &mut *work);
+            let outcome = in_savepoint(conn, &next, &mut *work);
             let ended = conn.is_autocommit();
             done.push((work, outcome.clone()));
             if ended {
@@ -176,7 +254,7 @@ fn commit(
                 }));
             }
         }
-        conn.execute_batch("COMMIT").map_err(StoreError::from)
+        run(conn, "COMMIT")
     });
     if committed.is_err() && !conn.is_autocommit() {
         let _ = conn.execute_batch("ROLLBACK");
@@ -186,7 +264,8 @@ fn commit(
     }
     if let Some(on_commit) = shared.on_commit.get() {
         let took = begun.elapsed();
-        let now = super::audit::size(conn).unwrap_or(*entries);
+        let now = next.get().filter(|_| committed.is_ok());
+        let now = now.unwrap_or_else(|| super::audit::size(conn).unwrap_or(*entries));
         let refused = match &committed {
             Ok(()) => {
                 done.iter().filter(|(_, outcome)| outcome.as_ref().is_err_and(StoreError::is_refusal)).count()
@@ -215,20 +294,51 @@ fn commit(
     }
 }
 
+/// Begins the transaction and runs in it what may be run again, without savepoints. `false`: one failed, and the
+/// transaction has been begun anew with nothing in it.
+fn together(
+    conn: &Connection,
+    next: &Cell<Option<u64>>,
+    works: &mut [Box<dyn Work>],
+) -> Result<bool, StoreError> {
+    run(conn, "BEGIN IMMEDIATE")?;
+    let failed =
+        works.iter_mut().any(|work| caught(conn, next, &mut **work).is_err() || conn.is_autocommit());
+    if failed {
+        next.set(None);
+        if !conn.is_autocommit() {
+            run(conn, "ROLLBACK")?;
+        }
+        run(conn, "BEGIN IMMEDIATE")?;
+    }
+    Ok(!failed)
+}
+
 /// A closure that fails or panics takes back its own changes and nobody else's.
-fn in_savepoint(conn: &mut Connection, work: &mut dyn Work) -> Result<(), StoreError> {
-    conn.execute_batch("SAVEPOINT work")?;
-    // Nothing of the closure is looked at after a panic, and the savepoint undoes what it had changed.
-    let outcome = catch_unwind(AssertUnwindSafe(|| work.run(&Tx(conn))))
-        .unwrap_or_else(|_| Err(StoreError::Internal("a closure panicked; see the log".to_owned())));
+fn in_savepoint(conn: &Connection, next: &Cell<Option<u64>>, work: &mut dyn Work) -> Result<(), StoreError> {
+    run(conn, "SAVEPOINT work")?;
+    let outcome = caught(conn, next, work);
     if conn.is_autocommit() {
         return outcome;
     }
     match outcome {
-        Ok(()) => Ok(conn.execute_batch("RELEASE work")?),
+        Ok(()) => run(conn, "RELEASE work"),
         Err(error) => {
+            next.set(None);
             conn.execute_batch("ROLLBACK TO work; RELEASE work")?;
             Err(error)
         }
     }
+}
+
+/// Nothing of the closure is looked at after a panic, and its changes are undone.
+fn caught(conn: &Connection, next: &Cell<Option<u64>>, work: &mut dyn Work) -> Result<(), StoreError> {
+    catch_unwind(AssertUnwindSafe(|| work.run(&Tx { conn, next })))
+        .unwrap_or_else(|_| Err(StoreError::Internal("a closure panicked; see the log".to_owned())))
+}
+
+/// A statement that comes again and again.
+fn run(conn: &Connection, sql: &str) -> Result<(), StoreError> {
+    conn.prepare_cached(sql)?.execute([])?;
+    Ok(())
 }

@@ -49,9 +49,12 @@ impl Literals {
         let values: Vec<Value> = all.into_iter().map(Value::new).collect();
         let strings: Vec<&[u8]> = values.iter().map(|value| &value.bytes[..]).collect();
         let search = Search::new(&strings);
-        let overlaps = contiguous::Builder::new().match_kind(MatchKind::Standard).build(&strings);
-        let overlaps = overlaps.expect("fewer than 2^31 states: values are far shorter together");
-        Literals { overlaps: (!values.is_empty()).then_some(overlaps), values, search }
+        // Most jobs have none, and a machine for nothing takes as long to build as the rest of a submission.
+        let overlaps = (!strings.is_empty()).then(|| {
+            let overlaps = contiguous::Builder::new().match_kind(MatchKind::Standard).build(&strings);
+            overlaps.expect("fewer than 2^31 states: values are far shorter together")
+        });
+        Literals { overlaps, values, search }
     }
 
     pub fn is_empty(&self) -> bool {

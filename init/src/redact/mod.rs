@@ -101,6 +101,16 @@ impl Redactor {
         self.state = State::new(self.words.is_some());
     }
 
+    /// A whole stream, at its beginning and up to its end.
+    fn whole(&mut self, bytes: &[u8]) -> Vec<u8> {
+        let mut out = Vec::with_capacity(bytes.len());
+        if !bytes.is_empty() {
+            self.push(bytes, &mut out);
+            self.finish(&mut out);
+        }
+        out
+    }
+
     /// Bytes that are held back at present.
     pub fn held(&self) -> usize {
         self.state.window.end() - self.state.emitted
@@ -158,18 +168,23 @@ impl State {
 
 /// All of these bytes, masked by values and patterns.
 pub fn redact_all<S: AsRef<[u8]>>(secrets: &[S], bytes: &[u8]) -> Vec<u8> {
-    let mut redactor = Redactor::new(secrets, true);
-    let mut out = Vec::with_capacity(bytes.len());
-    redactor.push(bytes, &mut out);
-    redactor.finish(&mut out);
-    out
+    Redactor::new(secrets, true).whole(bytes)
 }
 
 /// This text, masked by values and patterns.
 pub fn redact_str<S: AsRef<[u8]>>(secrets: &[S], text: &str) -> String {
-    // A known value may be no whole text; what is left of a character then is shown as such.
-    String::from_utf8(redact_all(secrets, text.as_bytes()))
-        .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
+    let [text] = redact_texts(secrets, [text]);
+    text
+}
+
+/// [`redact_str`] of several texts, each for itself; what the values need is made once.
+pub fn redact_texts<S: AsRef<[u8]>, const N: usize>(secrets: &[S], texts: [&str; N]) -> [String; N] {
+    let mut redactor = Redactor::new(secrets, true);
+    texts.map(|text| {
+        // A known value may be no whole text; what is left of a character then is shown as such.
+        String::from_utf8(redactor.whole(text.as_bytes()))
+            .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
+    })
 }
 
 #[cfg(test)]

@@ -34,6 +34,9 @@ async fn filled(rows: i64) -> (tempfile::TempDir, Store) {
     (folder, store)
 }
 
+/// Steps of SQLite's machine for a submission, with a few to spare.
+const STEPS_OF_A_SUBMISSION: u64 = 450;
+
 /// Steps that SQLite's machine takes for a closure.
 fn steps(conn: &Connection, closure: impl FnOnce(&Connection) -> Result<(), StoreError>) -> u64 {
     let count = Arc::new(AtomicU64::new(0));
@@ -87,7 +90,7 @@ async fn reads_and_inserts_cost_the_same_with_fifty_times_the_history() {
                     .into_iter()
                     .map(|filter| (format!("{filter:?}"), steps(conn, |conn| list(conn, &filter).map(drop))))
                     .collect();
-                cost.push(("queued".into(), steps(conn, |conn| queued(conn, 0, 10).map(drop))));
+                cost.push(("queued".into(), steps(conn, |conn| queued(conn, Queued::START, 10).map(drop))));
                 cost.push(("unfinished".into(), steps(conn, |conn| unfinished(conn).map(drop))));
                 cost.push(("holders".into(), steps(conn, |conn| holders(conn).map(drop))));
                 cost.push(("rows".into(), steps(conn, |conn| unfinished_rows(conn).map(drop))));
@@ -118,6 +121,73 @@ async fn reads_and_inserts_cost_the_same_with_fifty_times_the_history() {
     }
 }
 
+/// Everybody waits for the writer: what a submission costs it does not depend on the machine, and must not grow.
+#[tokio::test]
+async fn a_submission_takes_the_writer_few_steps() {
+    let (_folder, store) = filled(2_000).await;
+    let (steps, changes, entries) = store
+        .write(|tx| {
+            put(tx, new_job("alice", "before"))?;
+            let changes = tx.total_changes();
+            let prepared = Prepared::new(new_job("alice", "new"));
+            let steps = steps(tx, |_| insert(tx, &prepared).map(drop));
+            // Each index that the row stands in is one entry more to write.
+            let mut entries = 0;
+            for (index, term) in [
+                ("jobs_accepted", "state <> 'rejected'"),
+                ("jobs_unfinished", "ended_at IS NULL"),
+                ("jobs_by_time", "true"),
+                ("jobs_by_controller", "true"),
+                ("jobs_by_status", "ended_at IS NOT NULL"),
+                ("jobs_by_controller_status", "ended_at IS NOT NULL"),
+                ("jobs_by_reason", "reason IS NOT NULL"),
+                ("jobs_by_controller_reason", "reason IS NOT NULL"),
+                ("jobs_rejected", "state = 'rejected'"),
+                ("jobs_uncleaned", "container_name IS NOT NULL AND cleaned_at IS NULL"),
+                ("jobs_unpurged", "ended_at IS NOT NULL AND purged_at IS NULL"),
+                ("jobs_ended", "ended_at IS NOT NULL"),
+            ] {
+                entries += tx.query_row(
+                    &format!("SELECT count(*) FROM jobs INDEXED BY {index} WHERE job_id = 'new' AND {term}"),
+                    [],
+                    |row| row.get::<_, i64>(0),
+                )?;
+            }
+            let indexes: i64 = tx.query_row(
+                "SELECT count(*) FROM sqlite_schema WHERE type = 'index' AND tbl_name = 'jobs'",
+                [],
+                |row| row.get(0),
+            )?;
+            assert_eq!(indexes, 12, "a new index of jobs is to be counted here");
+            Ok((steps, tx.total_changes() - changes, entries))
+        })
+        .await
+        .unwrap();
+    // Job, texts, payload, submission and audit entry.
+    assert_eq!((changes, entries), (5, 4));
+    assert!(steps <= STEPS_OF_A_SUBMISSION, "{steps} steps");
+}
+
+/// A rule with a list of three or more makes SQLite build a table for every row that is written; three such rules cost
+/// more than all the rest.
+#[tokio::test]
+async fn no_rule_of_the_tables_makes_a_table_for_every_row() {
+    let (_folder, store) = store();
+    store
+        .write(|tx| {
+            for table in ["jobs", "texts", "payloads", "submissions", "audit", "outputs"] {
+                let mut program = tx.prepare(&format!("EXPLAIN INSERT INTO {table} DEFAULT VALUES"))?;
+                let codes: Vec<String> =
+                    program.query_map([], |row| row.get("opcode"))?.collect::<Result<_, _>>()?;
+                assert!(codes.iter().any(|code| code == "Insert"), "{table}: {codes:?}");
+                assert!(!codes.iter().any(|code| code == "OpenEphemeral"), "{table}: {codes:?}");
+            }
+            Ok(())
+        })
+        .await
+        .unwrap();
+}
+
 /// What start-up and the sweeps hold of thousands of jobs must not have the jobs' texts in it, which may be a MiB each.
 #[tokio::test]
 async fn what_looks_at_many_jobs_reads_no_texts() {
@@ -126,7 +196,7 @@ async fn what_looks_at_many_jobs_reads_no_texts() {
         .write(|tx| {
             tx.execute_batch("DROP VIEW runs; DROP TABLE texts; DROP TABLE outputs; DROP TABLE payloads")?;
             assert!(get(tx, 1).is_err(), "a whole job can't be read any more");
-            assert_eq!(queued(tx, 0, 100)?.len(), 20);
+            assert_eq!(queued(tx, Queued::START, 100)?.len(), 20);
             assert_eq!(unfinished_rows(tx)?.len(), 20);
             assert_eq!((holders(tx)?.len(), uncleaned(tx)?.len()), (0, 0));
             assert!(holder(tx, 1)?.is_some());

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::State;
 use crate::{
-    audit::{Event, Submitted},
+    audit::{Draft, Event, Submitted},
     base::clock::Timestamp,
     store::{
         StoreError, Tx, audit,
@@ -54,6 +54,39 @@ impl fmt::Debug for NewJob {
     }
 }
 
+/// A job, and what of its rows can be made before the writer has its turn: everybody waits for that one.
+#[derive(Debug)]
+pub struct Prepared {
+    job: NewJob,
+    network: &'static str,
+    /// As JSON.
+    limits: String,
+    entry: Draft,
+}
+
+impl Prepared {
+    pub fn new(job: NewJob) -> Prepared {
+        let network = match job.network {
+            Network::None => "none",
+            Network::Bridge => "bridge",
+        };
+        let submitted = Submitted {
+            job: 0,
+            controller_id: &job.controller_id,
+            job_id: &job.job_id,
+            key_id: job.key_id.as_deref(),
+            peer: &job.peer,
+            payload_sha256: &job.payload_sha256,
+            prompt: Event::cut(&job.prompt),
+            command: Event::cut(&job.command),
+            risk_level: &job.risk_level,
+            image: &job.image,
+        };
+        let entry = Draft::accepted(job.accepted_at, &submitted, &job.limits, network, job.ttl);
+        Prepared { network, limits: job.limits.to_string(), entry, job }
+    }
+}
+
 /// A job whose MAC held, and that was refused all the same.
 #[derive(Debug, Clone)]
 pub struct NewRejected {
@@ -96,14 +129,11 @@ pub enum Inserted {
 ///
 /// # Errors
 /// Those of the database.
-pub fn insert(tx: &Tx<'_>, job: &NewJob) -> Result<Inserted, StoreError> {
+pub fn insert(tx: &Tx<'_>, prepared: &Prepared) -> Result<Inserted, StoreError> {
+    let job = &prepared.job;
     if let Some(seen) = seen(tx, job)? {
         return Ok(seen);
     }
-    let network = match job.network {
-        Network::None => "none",
-        Network::Bridge => "bridge",
-    };
     tx.prepare_cached(
         "INSERT INTO jobs (controller_id, job_id, key_id, peer, payload_sha256, accepted_at, ttl, risk_level, \
          image, limits, network, state) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'queued')",
@@ -118,27 +148,14 @@ pub fn insert(tx: &Tx<'_>, job: &NewJob) -> Result<Inserted, StoreError> {
         job.ttl,
         job.risk_level,
         job.image,
-        job.limits.to_string(),
-        network,
+        prepared.limits,
+        prepared.network,
     ])?;
     let row = tx.last_insert_rowid();
     texts(tx, row, &job.prompt, &job.command, &job.snapshot)?;
     tx.prepare_cached("INSERT INTO payloads (row, raw) VALUES (?, ?)")?.execute(params![row, job.payload])?;
     submissions::record(tx, &submission(job, Outcome::Accepted, row))?;
-    let submitted = Submitted {
-        job: row,
-        controller_id: &job.controller_id,
-        job_id: &job.job_id,
-        key_id: job.key_id.as_deref(),
-        peer: &job.peer,
-        payload_sha256: &job.payload_sha256,
-        prompt: Event::cut(&job.prompt),
-        command: Event::cut(&job.command),
-        risk_level: &job.risk_level,
-        image: &job.image,
-    };
-    let event = Event::Accepted { submitted, limits: &job.limits, network, ttl: job.ttl };
-    audit::append(tx, job.accepted_at, &event)?;
+    audit::append_draft(tx, &prepared.entry, row)?;
     Ok(Inserted::New(row))
 }
 

@@ -1,11 +1,12 @@
 //! Pages of jobs, newest first. Every combination of filters has an index that yields its rows in
-//! order, so a page costs the same whatever the history.
+//! order, so a page costs the same whatever the history. What has not ended is found by its state: a page of one
+//! controller's waiting jobs looks at those of others, too, of which there are no more than the queue holds.
 
 use std::fmt;
 
 use rusqlite::{Connection, ToSql};
 
-use super::Job;
+use super::{Job, State};
 use crate::{
     base::clock::Timestamp,
     store::StoreError,
@@ -73,7 +74,7 @@ pub fn list(conn: &Connection, filter: &ListFilter) -> Result<(Vec<JobRow>, Opti
     let mut statement = conn.prepare_cached(&sql)?;
     let mut jobs = statement
         .query_map(&params[..], |row| {
-            let state: super::State = row.get("state")?;
+            let state: State = row.get("state")?;
             let cursor = Cursor { at: row.get("accepted_at")?, row: row.get("row")? };
             let job = JobRow {
                 job_id: row.get("job_id")?,
@@ -105,6 +106,7 @@ pub(super) fn statement(
 ) -> (String, Vec<Box<dyn ToSql>>) {
     let index = match (&filter.controller, status, &filter.reason) {
         (None, None, None) => "jobs_by_time",
+        (_, Some(Status::Pending | Status::Running), _) => "jobs_unfinished",
         (None, Some(_), _) => "jobs_by_status",
         (None, None, Some(_)) => "jobs_by_reason",
         (Some(_), None, None) => "jobs_by_controller",
@@ -123,8 +125,14 @@ pub(super) fn statement(
     if let Some(controller) = &filter.controller {
         term(" AND jobs.controller_id = ?", Box::new(controller.clone()));
     }
-    if let Some(status) = status {
-        term(" AND jobs.status = ?", Box::new(status.as_str()));
+    // Each names its partial index by the terms of that one.
+    if let Some(Status::Pending) = status {
+        term(" AND jobs.ended_at IS NULL AND jobs.state = ?", Box::new(State::Queued));
+    } else if let Some(Status::Running) = status {
+        term(" AND jobs.ended_at IS NULL AND jobs.state IN (?", Box::new(State::Starting));
+        term(", ?)", Box::new(State::Running));
+    } else if let Some(status) = status {
+        term(" AND jobs.ended_at IS NOT NULL AND jobs.status = ?", Box::new(status.as_str()));
     } else if let Some(reason) = &filter.reason {
         term(" AND jobs.reason = ?", Box::new(reason.clone()));
     }

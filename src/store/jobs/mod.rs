@@ -29,7 +29,7 @@ use crate::{
 };
 
 pub use end::{Cancel, CancelWhy, End};
-pub use insert::{Inserted, NewJob, NewRejected, insert, is_accepted, reject, seen};
+pub use insert::{Inserted, NewJob, NewRejected, Prepared, insert, is_accepted, reject, seen};
 pub use list::{Cursor, ListFilter, list};
 pub use query::{
     Holder, Located, Queued, artifacts, counts, find, get, glance, holder, holders, locate, locate_any,

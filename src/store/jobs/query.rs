@@ -140,15 +140,26 @@ pub struct Queued {
     pub accepted_at: Timestamp,
 }
 
-/// Jobs that wait, in the order they came, after a row number (0 for the first page).
+impl Queued {
+    /// Before the first.
+    pub const START: (Timestamp, i64) = (Timestamp(i64::MIN), 0);
+
+    /// Its place in the order in which jobs came.
+    pub fn place(&self) -> (Timestamp, i64) {
+        (self.accepted_at, self.row)
+    }
+}
+
+/// Jobs that wait, in the order they came, after a place ([`Queued::START`] for the first page).
 ///
 /// # Errors
 /// See [`get`].
-pub fn queued(conn: &Connection, after_row: i64, limit: u32) -> Result<Vec<Queued>, StoreError> {
+pub fn queued(conn: &Connection, after: (Timestamp, i64), limit: u32) -> Result<Vec<Queued>, StoreError> {
     // The first term names the partial index, the second the value in it.
     let mut statement = conn.prepare_cached(
-        "SELECT row, controller_id, ttl, accepted_at FROM jobs \
-         WHERE state IN ('queued', 'starting', 'running') AND state = 'queued' AND row > ? ORDER BY row LIMIT ?",
+        "SELECT row, controller_id, ttl, accepted_at FROM jobs INDEXED BY jobs_unfinished \
+         WHERE ended_at IS NULL AND state = 'queued' \
+         AND (accepted_at, row) > (?, ?) ORDER BY accepted_at, row LIMIT ?",
     )?;
     let read = |row: &Row<'_>| {
         Ok(Queued {
@@ -158,7 +169,7 @@ pub fn queued(conn: &Connection, after_row: i64, limit: u32) -> Result<Vec<Queue
             accepted_at: Timestamp(row.get(3)?),
         })
     };
-    Ok(statement.query_map(params![after_row, limit], read)?.collect::<Result<_, _>>()?)
+    Ok(statement.query_map(params![after.0.0, after.1, limit], read)?.collect::<Result<_, _>>()?)
 }
 
 /// The rows of all jobs that have not ended, in no order.
@@ -166,8 +177,7 @@ pub fn queued(conn: &Connection, after_row: i64, limit: u32) -> Result<Vec<Queue
 /// # Errors
 /// See [`get`].
 pub fn unfinished_rows(conn: &Connection) -> Result<Vec<i64>, StoreError> {
-    let mut statement =
-        conn.prepare_cached("SELECT row FROM jobs WHERE state IN ('queued', 'starting', 'running')")?;
+    let mut statement = conn.prepare_cached("SELECT row FROM jobs WHERE ended_at IS NULL")?;
     Ok(statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?)
 }
 
@@ -178,7 +188,7 @@ pub fn unfinished_rows(conn: &Connection) -> Result<Vec<i64>, StoreError> {
 pub fn unfinished(conn: &Connection) -> Result<Vec<Job>, StoreError> {
     all(
         conn,
-        "WHERE jobs.state IN ('queued', 'starting', 'running') AND jobs.state IN ('starting', 'running') \
+        "WHERE jobs.ended_at IS NULL AND jobs.state IN ('starting', 'running') \
          ORDER BY jobs.row",
         params![],
     )
@@ -206,11 +216,7 @@ pub fn holder(conn: &Connection, row: i64) -> Result<Option<Holder>, StoreError>
 /// # Errors
 /// See [`get`].
 pub fn holders(conn: &Connection) -> Result<Vec<Holder>, StoreError> {
-    keepers(
-        conn,
-        "WHERE state IN ('queued', 'starting', 'running') AND state IN ('starting', 'running') ORDER BY row",
-        params![],
-    )
+    keepers(conn, "WHERE ended_at IS NULL AND state IN ('starting', 'running') ORDER BY row", params![])
 }
 
 /// Ended jobs whose container may be left, oldest first, 1,000 at most.
@@ -235,15 +241,13 @@ pub fn counts(conn: &Connection) -> Result<Vec<(State, u64)>, StoreError> {
     for state in State::UNFINISHED {
         // Spelled out, because `starting` and `running` share a status.
         let count: i64 = conn
-            .prepare_cached(
-                "SELECT count(*) FROM jobs WHERE state IN ('queued', 'starting', 'running') AND state = ?",
-            )?
+            .prepare_cached("SELECT count(*) FROM jobs WHERE ended_at IS NULL AND state = ?")?
             .query_row([state], |row| row.get(0))?;
         counts.push((*state, u64::try_from(count).unwrap_or(0)));
     }
     for state in [State::Completed, State::Failed, State::Rejected] {
         let count: i64 = conn
-            .prepare_cached("SELECT count(*) FROM jobs WHERE status = ?")?
+            .prepare_cached("SELECT count(*) FROM jobs WHERE ended_at IS NOT NULL AND status = ?")?
             .query_row([state], |row| row.get(0))?;
         counts.push((state, u64::try_from(count).unwrap_or(0)));
     }

@@ -95,9 +95,14 @@ pub(in crate::store) fn with_artifacts(end: End) -> End {
     End { artifacts: vec![kept, refused], ..end }
 }
 
+/// [`insert`], prepared.
+pub(in crate::store) fn put(tx: &Tx<'_>, job: NewJob) -> Result<Inserted, StoreError> {
+    insert(tx, &Prepared::new(job))
+}
+
 /// Accepts a job and answers its row.
 pub(in crate::store) fn accept(tx: &Tx<'_>, job: &NewJob) -> Result<i64, StoreError> {
-    match insert(tx, job)? {
+    match put(tx, job.clone())? {
         Inserted::New(row) => Ok(row),
         other => Err(StoreError::Internal(format!("{other:?}"))),
     }
@@ -114,7 +119,7 @@ pub(in crate::store) fn store() -> (tempfile::TempDir, Store) {
 async fn a_job_goes_through_its_life_and_every_step_is_in_the_log() {
     let (_folder, store) = store();
     let row = store.write(|tx| accept(tx, &new_job("alice", "j1"))).await.unwrap();
-    let waiting = store.read(|conn| queued(conn, 0, 10)).await.unwrap();
+    let waiting = store.read(|conn| queued(conn, Queued::START, 10)).await.unwrap();
     assert_eq!(waiting.iter().map(|job| job.row).collect::<Vec<_>>(), [row]);
     let job = store.read(move |conn| get(conn, row)).await.unwrap().unwrap();
     assert_eq!(job.limits, json!({"cpu": 0.5, "memory": 1024}));

@@ -16,7 +16,7 @@ async fn a_backup_is_whole_and_opens_as_a_store() {
     assert_eq!(names(&folder).into_iter().filter(|name| name.starts_with("copy")).count(), 1, "one file");
     assert_eq!((found.schema, found.jobs, found.audit_entries), (schema::latest(), 1, 1));
     let restored = Store::open(&copy).unwrap();
-    assert_eq!(restored.read(|conn| jobs::queued(conn, 0, 9)).await.unwrap().len(), 1);
+    assert_eq!(restored.read(|conn| jobs::queued(conn, jobs::Queued::START, 9)).await.unwrap().len(), 1);
     assert!(matches!(store.backup(&copy).await, Err(StoreError::Exists { .. })), "nothing is overwritten");
     // The running one can be verified too.
     assert_eq!(verify(store.path()).unwrap().jobs, 2);
@@ -245,10 +245,20 @@ async fn a_database_of_version_1_opens_with_its_jobs() {
     .unwrap();
     drop(conn);
     let store = Store::open(&path).unwrap();
-    let waiting = store.read(|conn| jobs::queued(conn, 0, 9)).await.unwrap();
+    let waiting = store.read(|conn| jobs::queued(conn, jobs::Queued::START, 9)).await.unwrap();
     assert_eq!((waiting[0].controller_id.as_str(), waiting[0].ttl), ("alice", 2));
     assert!(store.read(|conn| jobs::find(conn, "alice", "old")).await.unwrap().is_some());
     assert_eq!(store.read(schema::version).await.unwrap(), schema::latest());
+    // The rules that a later version spells otherwise hold on, and the file is as the agent makes it.
+    for change in ["state = 'bogus'", "state = 'failed'", "ended_at = 1"] {
+        let outcome = store.write(move |tx| Ok(tx.execute(&format!("UPDATE jobs SET {change}"), [])?)).await;
+        assert!(outcome.unwrap_err().to_string().contains("CHECK constraint failed"), "{change}");
+    }
+    let odd = "INSERT INTO submissions (at, peer, verified, outcome) VALUES (1, '', 0, 'bogus')";
+    let outcome = store.write(move |tx| Ok(tx.execute(odd, [])?)).await;
+    assert!(outcome.unwrap_err().to_string().contains("CHECK constraint failed"));
+    let error = verify_all(&path).unwrap_err().to_string();
+    assert!(error.contains("no audit entry says how job old"), "{error}");
 }
 
 #[test]
@@ -272,6 +282,7 @@ fn released_migrations_are_not_edited_and_none_is_forgotten() {
             "d885cc971f9e8dfe4719e0e45aea81c00387c52b0c9c6f557fbe705956899646",
             "3e532ee504f583793a24571f5f793349424262c9eabeb2bcb8f1f75469a03b74",
             "b7617e79fccb4994df50082655b5c68d66e693dc8e3f8a4b75a90beffd4750fa",
+            "fe6428ec5d8d2bf3e951ccffa58f97c3e756c1bdc26ab665708f812809e675f6",
         ]
     );
 }
