@@ -15,11 +15,16 @@ use super::spooler::Spooler;
 
 /// A read below this many bytes is a small one.
 const SMALL: usize = 4 << 10;
-/// Small reads in a row that are taken at once: a line here and there never waits.
+/// One below this is not a large one: programs write 4 KiB at a time, and a record of each would cost the supervisor,
+/// the agent and the reader more than what is in it.
+const LARGE: usize = MAX_BODY / 2;
+/// Reads in a row, none of them large, that are taken at once: a line here and there never waits.
 const SMALL_READS: u32 = 2;
-/// After that, the least time between two records, so that a program that writes byte by byte does not
+/// After a small one of them, the least time to the next record, so that a program that writes byte by byte does not
 /// make a record of each.
 const PACE: Duration = Duration::from_millis(5);
+/// After another: the time in which a fast program fills a record, and not its pipe.
+const SHORT_PACE: Duration = Duration::from_micros(500);
 /// Bytes that the kernel keeps between job and supervisor: fewer switches between the two.
 const PIPE_BYTES: i32 = 256 << 10;
 
@@ -98,8 +103,9 @@ impl Stream {
         match pipe.read(&mut buffer[..room]) {
             Ok(n) if n > 0 => {
                 self.take(&buffer[..n], spool);
-                self.small_reads = if n < SMALL { self.small_reads + 1 } else { 0 };
-                self.not_before = (self.small_reads >= SMALL_READS).then(|| Instant::now() + PACE);
+                self.small_reads = if n < LARGE { self.small_reads + 1 } else { 0 };
+                let pace = if n < SMALL { PACE } else { SHORT_PACE };
+                self.not_before = (self.small_reads >= SMALL_READS).then(|| Instant::now() + pace);
                 Looked::Data
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -227,7 +233,36 @@ fn cut_character(bytes: &[u8]) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::cut_character;
+    use std::io::Write;
+
+    use super::*;
+
+    /// A record costs all who touch it, whatever is in it: a program that writes without pause, a little at a time,
+    /// must not make one of each write. No time is measured; it is only asked whether the stream waits.
+    #[test]
+    fn after_small_reads_in_a_row_output_gathers_and_after_a_large_one_it_does_not() {
+        let file = tempfile::tempfile().unwrap();
+        let mut spool = Spooler::new(file.into(), 1).unwrap();
+        let (read, write) = nix::unistd::pipe().unwrap();
+        let mut program = File::from(write);
+        let redactor = Redactor::new::<&str>(&[], true);
+        let mut stream = Stream::new(read, Kind::Stdout, redactor, u64::MAX).unwrap();
+        let mut buffer = Box::new([0; MAX_BODY]);
+        let mut waits = |bytes: usize| {
+            program.write_all(&vec![b'x'; bytes]).unwrap();
+            let before = Instant::now();
+            assert_eq!(stream.look(&mut buffer, &mut spool), Looked::Data);
+            let after = Instant::now();
+            stream.not_before().map(|at| (at - after <= SHORT_PACE, at - before >= PACE))
+        };
+        // Two are taken at once; after another the stream waits, after a very small one longer.
+        assert_eq!(waits(4096), None);
+        assert!(waits(4096).is_some_and(|(short, _)| short));
+        assert!(waits(16).is_some_and(|(_, long)| long));
+        // Half a record is as good as a whole one.
+        assert_eq!(waits(LARGE), None);
+        assert_eq!(waits(16), None);
+    }
 
     #[test]
     fn only_the_beginning_of_a_character_is_cut_off() {
