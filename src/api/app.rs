@@ -8,7 +8,7 @@ use std::{
 use arc_swap::ArcSwap;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::service::Jobs;
+use super::{crowd::Crowds, service::Jobs};
 use crate::{base::budget::Budget, config::ServerConfig, gate::rates::Rates, metrics::Metrics};
 
 /// Addresses whose rates are remembered.
@@ -35,6 +35,8 @@ pub struct App {
     pub pace: Pace,
     /// Open WebSocket streams.
     pub streams: TaskTracker,
+    /// The same by job.
+    pub crowds: Arc<Crowds>,
     /// Ends the streams.
     pub stop: CancellationToken,
     pub started: Instant,
@@ -79,6 +81,7 @@ impl App {
             secure,
             pace,
             streams: TaskTracker::new(),
+            crowds: Arc::default(),
             stop: CancellationToken::new(),
             started: Instant::now(),
         }

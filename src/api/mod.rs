@@ -7,6 +7,7 @@
 //! that these end also when the client has gone.
 
 mod app;
+mod crowd;
 pub mod edge;
 mod error;
 mod extract;

@@ -1,5 +1,6 @@
 //! The ground floor: identifiers, time, tasks, what is on the disk. Uses nothing of the other rooms.
 
+pub mod aside;
 pub mod budget;
 pub mod clock;
 pub mod disk;

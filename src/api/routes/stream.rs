@@ -80,9 +80,13 @@ pub async fn stream(
     let upgrade = upgrade.write_buffer_size(0).max_write_buffer_size(WRITE_BUFFER);
     let tracked = app.streams.token();
     Ok(upgrade.on_upgrade(async move |socket| {
-        let _tracked = tracked;
-        let _held = Held::of(&app.metrics.stream_readers);
-        follow(socket, frames, &app).await;
+        let crowds = Arc::clone(&app.crowds);
+        let reader = async move {
+            let _tracked = tracked;
+            let _held = Held::of(&app.metrics.stream_readers);
+            follow(socket, frames, &app).await;
+        };
+        crowds.serve(id, reader).await;
     }))
 }
 

@@ -180,6 +180,13 @@ impl Jobs for Fake {
         let frames: Frames = match job_id {
             "three" => stream::iter((from..=3).map(|seq| Ok(frame(seq, seq == 3)))).boxed(),
             "quiet" => stream::iter([Ok(frame(1, false))]).chain(stream::pending()).boxed(),
+            // As "quiet", and says with what priority it is served.
+            "priority" => stream::once(async {
+                let json = json!({"seq": rustix::process::nice(0).unwrap(), "final": false}).to_string();
+                Ok(FrameText { json: json.into(), last: false, held: None })
+            })
+            .chain(stream::pending())
+            .boxed(),
             "broken" => stream::iter([Ok(frame(1, false)), Err(io::Error::other("bad disk"))]).boxed(),
             "cut" => stream::iter([Ok(frame(1, false))]).boxed(),
             "endless" => stream::unfold(from, |seq| async move {

@@ -62,6 +62,31 @@ async fn frames_come_in_order_and_then_the_close() {
 }
 
 #[tokio::test]
+async fn readers_beyond_the_first_are_served_with_a_lower_priority() {
+    let here = rustix::process::nice(0).unwrap();
+    let door = open(config(), CALM);
+    let priority = async |socket: &mut Socket| match tokio::time::timeout(PATIENCE, socket.next()).await {
+        Ok(Some(Ok(Message::Text(text)))) => {
+            i32::try_from(serde_json::from_str::<Value>(&text).unwrap()["seq"].as_i64().unwrap()).unwrap()
+        }
+        other => panic!("{other:?}"),
+    };
+    let mut sockets = Vec::new();
+    let aside = (here + crate::base::aside::NICE).min(19);
+    for wanted in [here, aside, aside] {
+        let mut socket = stream(&door, "priority").await;
+        assert_eq!(priority(&mut socket).await, wanted);
+        sockets.push(socket);
+    }
+    // Those aside end with the door like the others.
+    door.stop.cancel();
+    for socket in sockets {
+        assert_eq!(to_end(socket).await.1, Some(CloseCode::Away));
+    }
+    door.stopped().await;
+}
+
+#[tokio::test]
 async fn over_tls_it_is_the_same() {
     let dir = tempfile::tempdir().unwrap();
     let (files, cert) = certificate(dir.path());
