@@ -15,6 +15,7 @@ mod attend;
 mod conclude;
 mod dispatch;
 pub mod ending;
+mod parked;
 mod query;
 pub mod queue;
 mod reads;

@@ -1,6 +1,7 @@
 //! The order in which waiting jobs get their turn: first in, first out per controller, and the
 //! controllers in a ring, so that a flood of one starves nobody. Each step costs the same with ten jobs waiting and
-//! with a million. The queue holds only what the turn is decided by; the job itself is in the database.
+//! with a million. The queue holds only what the turn is decided by; the job itself is in the database. Jobs whose image
+//! is being pulled stand aside meanwhile (`parked.rs`): they wait, and hold up nobody.
 
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
@@ -8,6 +9,9 @@ use std::{
     time::Instant,
 };
 
+use tokio_util::sync::CancellationToken;
+
+use super::parked::Parked;
 use crate::base::clock::Timestamp;
 
 /// A waiting job.
@@ -21,8 +25,12 @@ pub struct Waiting {
     pub ttl: Timestamp,
     /// When it was accepted.
     pub accepted: Timestamp,
+    /// The image that it runs in, as it was asked for.
+    pub image: Arc<str>,
     /// Since when the engine has not answered when this job had its turn.
     pub unreachable_since: Option<Instant>,
+    /// Whether it has stood aside for its image: it does so once, so that it comes to its turn whatever the registry does.
+    pub stood_aside: bool,
 }
 
 /// Why a job can't be queued now.
@@ -55,8 +63,9 @@ pub struct Queue {
     ring: VecDeque<Arc<str>>,
     /// Rows by the time they expire at.
     by_ttl: BTreeSet<(Timestamp, i64)>,
-    /// Rows that wait, with their controller.
+    /// Rows that wait, with their controller; those that stand aside, too.
     rows: HashMap<i64, Waiting>,
+    parked: Parked,
     /// Places promised to submissions that are being written.
     reserved: usize,
 }
@@ -65,7 +74,10 @@ pub struct Queue {
 struct Lane {
     /// Rows in order; some may have been taken out of `rows` meanwhile.
     order: VecDeque<i64>,
+    /// Those in line.
     waiting: usize,
+    /// Those that stand aside.
+    aside: usize,
     reserved: usize,
 }
 
@@ -80,7 +92,7 @@ impl Queue {
         if depth >= places.max {
             return Err(Full::Queue { depth });
         }
-        let own = self.lanes.get(controller).map_or(0, |lane| lane.waiting + lane.reserved);
+        let own = self.lanes.get(controller).map_or(0, |lane| lane.waiting + lane.aside + lane.reserved);
         if places.of_one.is_some_and(|most| own >= most) {
             return Err(Full::Controller { depth: own });
         }
@@ -142,8 +154,15 @@ impl Queue {
             let Some(lane) = self.lanes.get_mut(&controller) else { continue };
             while let Some(row) = lane.order.pop_front() {
                 // Rows that were taken out of the middle are skipped here.
-                let Some(job) = self.rows.remove(&row) else { continue };
+                let Some(job) = self.rows.get_mut(&row).filter(|_| !self.parked.has(row)) else { continue };
                 lane.waiting -= 1;
+                if !job.stood_aside && self.parked.is_pulled(&job.image) {
+                    job.stood_aside = true;
+                    lane.aside += 1;
+                    self.parked.add(row, &job.image);
+                    continue;
+                }
+                let Some(job) = self.rows.remove(&row) else { continue };
                 self.by_ttl.remove(&(job.ttl, row));
                 if lane.waiting > 0 {
                     self.ring.push_back(controller);
@@ -152,6 +171,35 @@ impl Queue {
                 }
                 return Some(job);
             }
+            self.tidy(&controller);
+        }
+    }
+
+    /// Lets a job that had its turn stand aside until [`Queue::unpark`] is called with its image. For the first of an
+    /// image: a token that is cancelled when none waits for it any more.
+    pub fn park(&mut self, job: Waiting) -> Option<CancellationToken> {
+        if self.rows.contains_key(&job.row) {
+            return None;
+        }
+        self.lanes.entry(Arc::clone(&job.controller)).or_default().aside += 1;
+        self.by_ttl.insert((job.ttl, job.row));
+        let fresh = self.parked.add(job.row, &job.image);
+        self.rows.insert(job.row, Waiting { stood_aside: true, ..job });
+        fresh
+    }
+
+    /// Puts the jobs that stand aside for an image back at the heads of their controllers' lines, in their order.
+    pub fn unpark(&mut self, image: &str) {
+        for row in self.parked.release(image).into_iter().rev() {
+            let Some(job) = self.rows.get(&row) else { continue };
+            let lane = self.lanes.entry(Arc::clone(&job.controller)).or_default();
+            lane.aside = lane.aside.saturating_sub(1);
+            if lane.waiting == 0 {
+                lane.order.clear();
+                self.ring.push_back(Arc::clone(&job.controller));
+            }
+            lane.order.push_front(row);
+            lane.waiting += 1;
         }
     }
 
@@ -159,12 +207,17 @@ impl Queue {
     pub fn take(&mut self, row: i64) -> Option<Waiting> {
         let job = self.rows.remove(&row)?;
         self.by_ttl.remove(&(job.ttl, row));
+        let aside = self.parked.remove(row);
         if let Some(lane) = self.lanes.get_mut(&job.controller) {
-            lane.waiting -= 1;
-            if lane.waiting == 0 {
-                self.ring.retain(|controller| *controller != job.controller);
-                self.tidy(&job.controller);
+            if aside {
+                lane.aside -= 1;
+            } else {
+                lane.waiting -= 1;
+                if lane.waiting == 0 {
+                    self.ring.retain(|controller| *controller != job.controller);
+                }
             }
+            self.tidy(&job.controller);
         }
         Some(job)
     }
@@ -173,7 +226,8 @@ impl Queue {
     pub fn take_of(&mut self, is_so: impl Fn(&str) -> bool, most: usize) -> Vec<Waiting> {
         let lanes = self.lanes.iter().filter(|(controller, lane)| lane.waiting > 0 && is_so(controller));
         let waiting = lanes.flat_map(|(_, lane)| &lane.order).filter(|row| self.rows.contains_key(row));
-        let rows: Vec<i64> = waiting.take(most).copied().collect();
+        let is_its = |row: &&i64| self.rows.get(row).is_some_and(|job| is_so(&job.controller));
+        let rows: Vec<i64> = waiting.chain(self.parked.rows().filter(is_its)).take(most).copied().collect();
         rows.into_iter().filter_map(|row| self.take(row)).collect()
     }
 
@@ -202,7 +256,8 @@ impl Queue {
     }
 
     fn tidy(&mut self, controller: &str) {
-        if self.lanes.get(controller).is_some_and(|lane| lane.waiting == 0 && lane.reserved == 0) {
+        let idle = |lane: &Lane| lane.waiting == 0 && lane.aside == 0 && lane.reserved == 0;
+        if self.lanes.get(controller).is_some_and(idle) {
             self.lanes.remove(controller);
         }
     }
@@ -220,8 +275,14 @@ mod tests {
             controller: controller.into(),
             ttl: Timestamp(ttl),
             accepted: Timestamp(0),
+            image: "i".into(),
             unreachable_since: None,
+            stood_aside: false,
         }
+    }
+
+    fn of(image: &str, job: Waiting) -> Waiting {
+        Waiting { image: image.into(), ..job }
     }
 
     fn anybody(_: &str) -> bool {
@@ -331,10 +392,52 @@ mod tests {
         assert_eq!(order(&mut queue), [1]);
     }
 
+    #[test]
+    fn who_waits_for_a_pull_stands_aside_and_comes_back_first() {
+        let mut queue = Queue::default();
+        for (row, controller, image) in
+            [(1, "a", "slow"), (2, "a", "slow"), (3, "a", "here"), (4, "b", "slow"), (5, "a", "slow")]
+        {
+            queue.push(of(image, job(row, controller, 9)));
+        }
+        let first = queue.pop(anybody).expect("the first");
+        assert_eq!(first.row, 1);
+        let wanted = queue.park(first).expect("the first of its image");
+        assert_eq!(queue.pop(anybody).map(|job| job.row), Some(3), "past those of the same image");
+        assert_eq!(queue.pop(anybody), None);
+        assert_eq!(queue.len(), 4);
+        assert_eq!(queue.reserve("a", places(9, Some(3))), Err(Full::Controller { depth: 3 }), "they wait");
+        queue.push(of("here", job(6, "a", 9)));
+        assert_eq!(queue.take(2).map(|job| job.row), Some(2));
+        queue.unpark("slow");
+        // Two controllers in turn; within one, those that stood aside are first and in their order.
+        assert_eq!(order(&mut queue), [1, 4, 5, 6]);
+        assert!(wanted.is_cancelled(), "nobody waits for it");
+        assert!(queue.lanes.is_empty() && queue.ring.is_empty() && queue.by_ttl.is_empty());
+    }
+
+    #[test]
+    fn a_job_stands_aside_once_and_a_pull_nobody_waits_for_holds_up_nobody() {
+        let mut queue = Queue::default();
+        queue.park(of("slow", job(1, "a", 9))).expect("the first");
+        queue.unpark("slow");
+        let back = queue.pop(anybody).expect("it is in line");
+        let wanted = queue.park(of("slow", job(2, "a", 5))).expect("another pull");
+        queue.push_front(back);
+        assert_eq!(queue.pop(anybody).map(|job| job.row), Some(1), "whatever is pulled");
+        assert_eq!(queue.expired(Timestamp(6), 9).len(), 1, "its ttl counts");
+        assert!(wanted.is_cancelled());
+        queue.push(of("slow", job(3, "a", 9)));
+        assert_eq!(order(&mut queue), [3]);
+        queue.park(of("slow", job(4, "gone", 9)));
+        assert_eq!(queue.take_of(|controller| controller == "gone", 9).len(), 1);
+        assert!(queue.lanes.is_empty() && queue.ring.is_empty() && queue.is_empty());
+    }
+
     proptest! {
-        /// Whatever is pushed, popped and taken, every job comes out exactly once.
+        /// Whatever is pushed, popped, taken and set aside, every job comes out exactly once.
         #[test]
-        fn nothing_is_lost_and_nothing_comes_twice(steps in prop::collection::vec((0..4u8, 0..5i64), 1..200)) {
+        fn nothing_is_lost_and_nothing_comes_twice(steps in prop::collection::vec((0..6u8, 0..5i64), 1..200)) {
             let mut queue = Queue::default();
             let mut next = 0;
             let mut inside = std::collections::BTreeSet::new();
@@ -343,15 +446,21 @@ mod tests {
                     0 | 1 => {
                         next += 1;
                         inside.insert(next);
-                        queue.push(job(next, &format!("c{pick}"), next));
+                        queue.push(of(&format!("i{}", pick % 2), job(next, &format!("c{pick}"), next)));
                     }
                     2 => {
                         let row = queue.pop(anybody).map(|job| job.row);
-                        prop_assert_eq!(row.is_none(), inside.is_empty());
+                        prop_assert_eq!(row.is_none(), inside.len() == queue.parked.rows().count());
                         if let Some(row) = row {
                             prop_assert!(inside.remove(&row));
                         }
                     }
+                    3 => {
+                        if let Some(job) = queue.pop(anybody) {
+                            queue.park(job);
+                        }
+                    }
+                    4 => queue.unpark(&format!("i{}", pick % 2)),
                     _ => {
                         let row = next - pick;
                         prop_assert_eq!(queue.take(row).is_some(), inside.remove(&row));
@@ -359,8 +468,12 @@ mod tests {
                 }
                 prop_assert_eq!(queue.len(), inside.len());
             }
+            for image in ["i0", "i1"] {
+                queue.unpark(image);
+            }
             let rest: std::collections::BTreeSet<i64> = order(&mut queue).into_iter().collect();
             prop_assert_eq!(rest, inside);
+            prop_assert!(queue.lanes.is_empty() && queue.ring.is_empty() && queue.by_ttl.is_empty());
         }
     }
 }

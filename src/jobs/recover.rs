@@ -62,7 +62,9 @@ pub(super) async fn all(shared: &Arc<Shared>, runners: &TaskTracker) -> Result<R
                 controller: job.controller_id.into(),
                 ttl: Timestamp::from_secs(job.ttl),
                 accepted: job.accepted_at,
+                image: job.image.into(),
                 unreachable_since: None,
+                stood_aside: false,
             });
         }
     }

@@ -16,12 +16,13 @@ use std::{
 
 use quickcmd_init::proto::Job as Spec;
 use tokio::sync::watch;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
     attend::{self, Attended},
     conclude::{self, Ended},
     ending::Verdict,
-    queue::Waiting,
+    queue::{Queue, Waiting},
     revoke,
     shared::{Shared, Turn},
     spec, sweeps,
@@ -41,6 +42,11 @@ const ATTEMPTS: u32 = 3;
 /// How long a job keeps its turn after engine or database did not answer, unless it is asked to end.
 const AWAY: Duration = Duration::from_millis(250);
 
+/// How long a job keeps its turn while its image is looked for: longer than a look takes, shorter than a pull.
+const PULL_PATIENCE: Duration = Duration::from_secs(1);
+/// The same for one that has stood aside already.
+const NO_END: Duration = Duration::from_secs(86_400);
+
 /// The class of every job's sandbox. A waiting sandbox holds nothing of anybody, so that all controllers may share
 /// what waits.
 pub const CLASS: &str = "";
@@ -51,7 +57,12 @@ enum Outcome {
     Over,
     /// Nothing was started, and it may be tried again: back to the head of the queue.
     Back(Waiting),
+    /// Its image is being pulled: it waits for that without a turn.
+    Aside(Waiting, Resolving),
 }
+
+/// The question for an image, which may become a pull.
+type Resolving = AbortOnDropHandle<Result<Image, SandboxError>>;
 
 /// Runs one job whose turn it is; ends when the job is over, or back in the queue.
 pub(super) async fn run(
@@ -61,25 +72,54 @@ pub(super) async fn run(
     mut asked: watch::Receiver<Option<Stop>>,
 ) {
     let row = waiting.row;
-    let Outcome::Back(waiting) = attempt(&shared, waiting, asked.clone()).await else { return };
-    tracing::warn!(row, "the job was not started, and waits again");
-    // Until health has turned red, its next turn would come at once.
-    tokio::select! {
-        () = told(&mut asked) => {}
-        () = tokio::time::sleep(AWAY) => {}
+    match attempt(&shared, waiting, asked.clone()).await {
+        Outcome::Over => {}
+        Outcome::Back(waiting) => {
+            tracing::warn!(row, "the job was not started, and waits again");
+            // Until health has turned red, its next turn would come at once.
+            tokio::select! {
+                () = told(&mut asked) => {}
+                () = tokio::time::sleep(AWAY) => {}
+            }
+            back(&shared, row, turn, &asked, |queue| queue.push_front(waiting)).await;
+        }
+        Outcome::Aside(waiting, resolving) => {
+            tracing::info!(row, image = &*waiting.image, "the job waits for its image without a turn");
+            let image = Arc::clone(&waiting.image);
+            let wanted = back(&shared, row, turn, &asked, |queue| queue.park(waiting)).await;
+            if let Some(wanted) = wanted {
+                tokio::spawn(unpark(shared, image, resolving, wanted));
+            }
+        }
     }
-    back(&shared, waiting, turn, &asked).await;
+}
+
+/// Lets those who wait for an image come to their turns when it is there, or surely is not.
+async fn unpark(shared: Arc<Shared>, image: Arc<str>, resolving: Resolving, wanted: CancellationToken) {
+    tokio::select! {
+        biased;
+        () = wanted.cancelled() => return,
+        // What came of it each of them finds out in its turn.
+        _ = resolving => {}
+    }
+    shared.queue().unpark(&image);
+    shared.wake.notify_one();
 }
 
 /// Gives the turn back and puts the job into the queue, in one step: whoever asks it to end finds it here or there.
-async fn back(shared: &Arc<Shared>, waiting: Waiting, turn: Turn, asked: &watch::Receiver<Option<Stop>>) {
-    let row = waiting.row;
-    let told = {
+async fn back<T>(
+    shared: &Arc<Shared>,
+    row: i64,
+    turn: Turn,
+    asked: &watch::Receiver<Option<Stop>>,
+    put: impl FnOnce(&mut Queue) -> T,
+) -> T {
+    let (told, put) = {
         let mut queue = shared.queue();
         // First out of the running, then into the queue: it must not be counted, or claimed, twice.
         drop(turn);
-        queue.push_front(waiting);
-        asked.borrow().is_some()
+        let put = put(&mut queue);
+        (asked.borrow().is_some(), put)
     };
     if told {
         // While nobody listened any more.
@@ -91,6 +131,7 @@ async fn back(shared: &Arc<Shared>, waiting: Waiting, turn: Turn, asked: &watch:
         }
     }
     shared.show_depth();
+    put
 }
 
 /// Ends when the job is asked to end.
@@ -193,9 +234,16 @@ async fn attempt(
         }
     };
 
-    let image = match step(shared.engine.resolve(&job.image), job.ttl, &mut asked).await {
-        Ok(Ok(image)) => image,
-        Ok(Err(error)) => return not_started(shared, waiting, &job, error).await,
+    let mut resolving = resolve(shared, &job.image);
+    let patience = if waiting.stood_aside { NO_END } else { PULL_PATIENCE };
+    let resolved = tokio::time::timeout(patience, &mut resolving);
+    let image = match step(resolved, job.ttl, &mut asked).await {
+        Ok(Ok(Ok(Ok(image)))) => image,
+        Ok(Ok(Ok(Err(error)))) => return not_started(shared, waiting, &job, error).await,
+        Ok(Ok(Err(error))) => {
+            return not_started(shared, waiting, &job, SandboxError::Failed(error.to_string())).await;
+        }
+        Ok(Err(_)) => return Outcome::Aside(waiting, resolving),
         Err(cut) => return cut_short(shared, waiting, &job, cut).await,
     };
     let shape = Shape { image: image.clone(), limits, network, class: CLASS.to_owned() };
@@ -297,6 +345,12 @@ async fn attempt(
         attend::to_the_end(shared, attended, asked).await;
         return Outcome::Over;
     }
+}
+
+/// Asks for an image, in a task of its own: who asked may be gone before the answer, and others may wait for it.
+fn resolve(shared: &Arc<Shared>, image: &str) -> Resolving {
+    let (engine, image) = (Arc::clone(&shared.engine), image.to_owned());
+    AbortOnDropHandle::new(tokio::spawn(async move { engine.resolve(&image).await }))
 }
 
 /// Puts a job whose start was recorded, and which nobody got, back into the queue; `false` if its state is another.

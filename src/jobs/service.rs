@@ -121,7 +121,7 @@ async fn record(
     job: NewJob,
     now: Timestamp,
 ) -> Result<Inserted, StoreError> {
-    let ttl = job.ttl;
+    let (ttl, image) = (job.ttl, job.image.as_str().into());
     failpoint!("accept");
     let job = Prepared::new(job);
     let written = shared.store.write_again(move |tx| jobs::insert(tx, &job)).await;
@@ -135,7 +135,9 @@ async fn record(
             controller: Arc::clone(controller),
             ttl: Timestamp::from_secs(ttl),
             accepted: now,
+            image,
             unreachable_since: None,
+            stood_aside: false,
         });
         shared.metrics.queue_depth.set(i64::try_from(queue.len()).unwrap_or(i64::MAX));
     }

@@ -56,7 +56,7 @@ impl Life {
         let path = dir.join("agent.yaml");
         let text = format!(
             "listen: 127.0.0.1\nport: 0\nhmac_secret: {SECRET}\nallowed_controllers: [one, two]\ndefault_image: i\n\
-             allowed_images: [i]\naudit_db_path: {}/db\npool: {{size: 0, max: 0}}\n{more}",
+             allowed_images: [i, k]\naudit_db_path: {}/db\npool: {{size: 0, max: 0}}\n{more}",
             dir.display()
         );
         std::fs::write(&path, change(text)).unwrap();

@@ -36,7 +36,8 @@ async fn a_job_whose_sandbox_does_not_come_can_be_cancelled_and_gives_its_turn_b
         life.fake.fail(failure);
         life.submit(id, "echo never").await.unwrap();
         life.stuck().await;
-        assert_eq!(life.cancel(id).await.unwrap(), Status::Running);
+        // `Failed`: it stood aside already.
+        assert!(matches!(life.cancel(id).await.unwrap(), Status::Running | Status::Failed));
         assert_eq!(life.ended(id).await.reason, Reason::Cancelled);
         life.turn(0).await;
     }
@@ -72,6 +73,44 @@ async fn a_job_on_its_way_back_to_the_queue_can_be_cancelled() {
     life.turn(0).await;
     life.queued(0).await;
     assert_eq!(life.fake.counts().jobs, 0);
+}
+
+#[tokio::test]
+async fn jobs_that_wait_for_a_slow_pull_keep_no_turn() {
+    let dir = dir();
+    let life = Life::start(dir.path(), Fake::new(), "max_concurrent_jobs: 1\n").await;
+    life.fake.fail(Failure::ResolveSlow);
+    life.submit("first", "echo first").await.unwrap();
+    life.stuck().await;
+    let now = Timestamp::now();
+    for id in ["second", "third"] {
+        life.submit(id, &format!("echo {id}")).await.unwrap();
+    }
+    life.submit_at(now, "one", "late", "echo never", json!({"ttl": now.secs() + 3})).await.unwrap();
+    let here = json!({"sandbox": {"image": "k"}});
+    life.submit_as("one", "here", "echo here", here.clone()).await.unwrap();
+    assert_eq!(life.ended("here").await.stdout, "here\n", "it gets the turn that nobody keeps");
+    assert_eq!(life.ended("late").await.reason, Reason::Expired, "the ttl counts");
+    assert_eq!(life.cancel("second").await.unwrap(), Status::Failed);
+    assert_eq!(life.ended("second").await.reason, Reason::Cancelled);
+    life.queued(2).await;
+    assert_eq!(life.service.counts().running, 0);
+
+    life.fake.end_pulls();
+    for id in ["first", "third"] {
+        assert_eq!(life.ended(id).await.stdout, format!("{id}\n"));
+    }
+    // A pull without an end, and nobody who waits for it any more, is in nobody's way.
+    life.fake.fail(Failure::ResolveHangs);
+    life.submit("given-up", "echo never").await.unwrap();
+    life.stuck().await;
+    life.turn(0).await;
+    life.queued(1).await;
+    life.cancel("given-up").await.unwrap();
+    life.submit("next", "echo next").await.unwrap();
+    assert_eq!(life.ended("next").await.stdout, "next\n");
+    assert_eq!(life.fake.counts().jobs, 4);
+    life.queued(0).await;
 }
 
 #[tokio::test]
@@ -126,7 +165,7 @@ async fn a_stop_in_the_middle_of_a_pull_leaves_the_job_to_the_next_start() {
 async fn a_database_that_does_not_answer_costs_no_waiting_job() {
     let dir = dir();
     let life = Life::start(dir.path(), Fake::new(), "max_concurrent_jobs: 1\n").await;
-    life.fake.fail(Failure::ResolveHangs);
+    life.fake.fail(Failure::LaunchHangs);
     for id in ["turn", "a", "b", "c"] {
         life.submit(id, "echo").await.unwrap();
     }

@@ -31,6 +31,8 @@ pub enum Failure {
     ImageMissing,
     /// `resolve` never comes back: a pull without an end.
     ResolveHangs,
+    /// `resolve` comes back when it is told to: a slow pull.
+    ResolveSlow,
     /// `launch` is refused, with this sentence.
     LaunchFails(String),
     /// `launch` never comes back.
@@ -60,6 +62,8 @@ struct World {
     counts: Mutex<Counts>,
     /// Why the engine is not ready, if it is not.
     problem: Mutex<Option<String>>,
+    /// Whether slow pulls come to their end.
+    pulled: watch::Sender<bool>,
 }
 
 struct Container {
@@ -112,6 +116,11 @@ impl Fake {
     /// Turns readiness red with this sentence, or green; while it is red nothing is reachable.
     pub fn set_problem(&self, problem: Option<&str>) {
         *lock(&self.world.problem) = problem.map(str::to_owned);
+    }
+
+    /// Lets the pulls that were slow come to their end.
+    pub fn end_pulls(&self) {
+        self.world.pulled.send_replace(true);
     }
 
     /// What has been counted.
@@ -167,11 +176,15 @@ impl Engine for Fake {
         async move {
             self.world.reachable()?;
             let fits = |failure: &Failure| {
-                matches!(failure, Failure::Unreachable | Failure::ImageMissing | Failure::ResolveHangs)
+                use Failure::{ImageMissing, ResolveHangs, ResolveSlow, Unreachable};
+                matches!(failure, Unreachable | ImageMissing | ResolveHangs | ResolveSlow)
             };
             match self.fails(fits) {
                 Some(Failure::Unreachable) => return Err(unreachable()),
                 Some(Failure::ResolveHangs) => std::future::pending().await,
+                Some(Failure::ResolveSlow) => {
+                    let _ = self.world.pulled.subscribe().wait_for(|pulled| *pulled).await;
+                }
                 Some(_) => {
                     return Err(SandboxError::ImageUnavailable {
                         image: reference,

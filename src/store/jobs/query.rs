@@ -138,6 +138,8 @@ pub struct Queued {
     /// Unix seconds: it must start by then.
     pub ttl: i64,
     pub accepted_at: Timestamp,
+    /// As it was asked for.
+    pub image: String,
 }
 
 impl Queued {
@@ -157,7 +159,7 @@ impl Queued {
 pub fn queued(conn: &Connection, after: (Timestamp, i64), limit: u32) -> Result<Vec<Queued>, StoreError> {
     // The first term names the partial index, the second the value in it.
     let mut statement = conn.prepare_cached(
-        "SELECT row, controller_id, ttl, accepted_at FROM jobs INDEXED BY jobs_unfinished \
+        "SELECT row, controller_id, ttl, accepted_at, image FROM jobs INDEXED BY jobs_unfinished \
          WHERE ended_at IS NULL AND state = 'queued' \
          AND (accepted_at, row) > (?, ?) ORDER BY accepted_at, row LIMIT ?",
     )?;
@@ -167,6 +169,7 @@ pub fn queued(conn: &Connection, after: (Timestamp, i64), limit: u32) -> Result<
             controller_id: row.get(1)?,
             ttl: row.get(2)?,
             accepted_at: Timestamp(row.get(3)?),
+            image: row.get(4)?,
         })
     };
     Ok(statement.query_map(params![after.0.0, after.1, limit], read)?.collect::<Result<_, _>>()?)
