@@ -11,6 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::sync::Notify;
 
 use super::{
@@ -25,6 +26,9 @@ const TICK: Duration = Duration::from_secs(2);
 /// How long after a job has taken one the next is started: making it takes both the daemon's time and the processor's,
 /// and a short job is over by then. Others that come meanwhile don't put it off.
 const GIVE_WAY: Duration = Duration::from_millis(25);
+/// Sandboxes that are started at the same time at most. The daemon needs a core for each, and so the host's own number
+/// is a bound, too: with fewer a pool that many jobs draw from is filled slower than Docker can.
+const AT_ONCE: usize = 4;
 /// Pause after a sandbox could not be started.
 const BACK_OFF: Duration = Duration::from_secs(5);
 
@@ -35,6 +39,8 @@ pub(super) struct Pool {
     wake: Notify,
     /// Jobs that wait for a cold start now: the daemon is theirs.
     cold: AtomicUsize,
+    /// How many are started at the same time.
+    at_once: usize,
 }
 
 /// While it lives nothing is started for the pool.
@@ -50,7 +56,8 @@ impl Drop for ColdStart<'_> {
 impl Pool {
     pub(super) fn new(core: Arc<Core>) -> Pool {
         let plan = Mutex::new(Plan::new(core.config.pool.clone()));
-        Pool { core, plan, wake: Notify::new(), cold: AtomicUsize::new(0) }
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Pool { core, plan, wake: Notify::new(), cold: AtomicUsize::new(0), at_once: cores.min(AT_ONCE) }
     }
 
     fn plan(&self) -> MutexGuard<'_, Plan<Ready>> {
@@ -106,26 +113,23 @@ impl Pool {
         ColdStart(self)
     }
 
-    /// Fills and clears, one sandbox at a time, for ever.
+    /// Fills and clears, for ever.
     pub(super) async fn run(&self, probe: &Probe) {
+        let mut starts = FuturesUnordered::new();
+        let mut not_before = Instant::now();
         loop {
             self.clear_once();
             let busy = self.cold.load(Ordering::Acquire) > 0 || !probe.health().ready;
-            let lacks = if busy { None } else { self.plan().lacks(Instant::now()) };
-            match lacks {
-                Some(shape) => {
-                    if let Err(error) = self.start_one(&shape).await {
-                        tracing::warn!(image = shape.image.reference, %error, "no sandbox could be started ahead");
-                        self.plan().forget(&shape);
-                        tokio::time::sleep(BACK_OFF).await;
-                    }
-                }
-                None => {
-                    tokio::select! {
-                        () = tokio::time::sleep(TICK) => {}
-                        () = self.wake.notified() => tokio::time::sleep(GIVE_WAY).await,
-                    }
-                }
+            while !busy && starts.len() < self.at_once && not_before <= Instant::now() {
+                let Some(shape) = self.plan().begin(Instant::now()) else { break };
+                starts.push(self.start_one(shape));
+            }
+            tokio::select! {
+                Some(started) = starts.next() => if started.is_err() {
+                    not_before = Instant::now() + BACK_OFF;
+                },
+                () = tokio::time::sleep(TICK) => {}
+                () = self.wake.notified() => tokio::time::sleep(GIVE_WAY).await,
             }
         }
     }
@@ -139,13 +143,22 @@ impl Pool {
         }
     }
 
-    async fn start_one(&self, shape: &Shape) -> Result<(), SandboxError> {
+    /// Starts one that counts as coming.
+    async fn start_one(&self, shape: Shape) -> Result<(), SandboxError> {
         let started = Instant::now();
-        let ready = self.core.launch_waiting(shape).await?;
-        self.core.api.observer().pool_refilled(started.elapsed());
-        self.plan().put(shape, ready, Instant::now());
-        self.count();
-        Ok(())
+        match self.core.launch_waiting(&shape).await {
+            Ok(ready) => {
+                self.core.api.observer().pool_refilled(started.elapsed());
+                self.plan().put(&shape, ready, Instant::now());
+                self.count();
+                Ok(())
+            }
+            Err(error) => {
+                tracing::warn!(image = shape.image.reference, %error, "no sandbox could be started ahead");
+                self.plan().forget(&shape);
+                Err(error)
+            }
+        }
     }
 
     /// Throws everything away; nothing is kept from here on.

@@ -50,6 +50,8 @@ struct Shelf<T> {
     shape: Shape,
     waiting: VecDeque<(Instant, T)>,
     asked: VecDeque<Instant>,
+    /// Being started now.
+    coming: usize,
 }
 
 /// The pool's content and what it is to become. `T`: a waiting sandbox.
@@ -69,6 +71,7 @@ impl<T> Plan<T> {
             shape: shape.clone(),
             waiting: VecDeque::new(),
             asked: VecDeque::new(),
+            coming: 0,
         })
     }
 
@@ -117,14 +120,25 @@ impl<T> Plan<T> {
             .map(|(_, waiting)| waiting)
     }
 
+    /// The shape that one more should be started of (see `lacks`), which counts as coming from now on: `put` or
+    /// `forget` follows.
+    pub(super) fn begin(&mut self, now: Instant) -> Option<Shape> {
+        let shape = self.lacks(now)?;
+        self.shelf(&shape).coming += 1;
+        Some(shape)
+    }
+
     /// One that was started for this shape waits now.
     pub(super) fn put(&mut self, shape: &Shape, waiting: T, now: Instant) {
-        self.shelf(shape).waiting.push_back((now, waiting));
+        let shelf = self.shelf(shape);
+        shelf.coming = shelf.coming.saturating_sub(1);
+        shelf.waiting.push_back((now, waiting));
     }
 
     /// Nobody gets this shape any more until it is asked for again: it could not be started.
     pub(super) fn forget(&mut self, shape: &Shape) {
         if let Some(shelf) = self.shelves.get_mut(&Key::of(shape)) {
+            shelf.coming = shelf.coming.saturating_sub(1);
             shelf.asked.clear();
         }
     }
@@ -170,7 +184,7 @@ impl<T> Plan<T> {
         }
         let default = self.default.clone();
         self.shelves.retain(|key, shelf| {
-            !shelf.waiting.is_empty() || wanted[key] > 0 || default.as_ref() == Some(key)
+            !shelf.waiting.is_empty() || shelf.coming > 0 || wanted[key] > 0 || default.as_ref() == Some(key)
         });
         out
     }
@@ -183,18 +197,20 @@ impl<T> Plan<T> {
 
     /// The shape that one more should be started of: the default's first, then what lacks most, within the
     /// bounds of number and memory.
-    pub(super) fn lacks(&self, now: Instant) -> Option<Shape> {
-        if self.depth() >= self.config.max {
+    fn lacks(&self, now: Instant) -> Option<Shape> {
+        let held = self.depth() + self.shelves.values().map(|shelf| shelf.coming).sum::<usize>();
+        if held >= self.config.max {
             return None;
         }
-        let memory = (self.depth() as u64).saturating_mul(WAITING_COST);
+        let memory = (held as u64).saturating_mul(WAITING_COST);
         if memory.saturating_add(WAITING_COST) > self.config.max_memory {
             return None;
         }
         self.shelves
             .iter()
             .map(|(key, shelf)| {
-                (key, shelf, self.wanted(key, shelf, now).saturating_sub(shelf.waiting.len()))
+                let held = shelf.waiting.len() + shelf.coming;
+                (key, shelf, self.wanted(key, shelf, now).saturating_sub(held))
             })
             .filter(|(_, _, lack)| *lack > 0)
             .max_by_key(|(key, _, lack)| (self.default.as_ref() == Some(*key), *lack))
@@ -216,7 +232,7 @@ mod tests {
     /// Starts what lacks until nothing does; how many.
     fn fill(plan: &mut Plan<u32>, now: Instant) -> usize {
         let mut started = 0;
-        while let Some(shape) = plan.lacks(now) {
+        while let Some(shape) = plan.begin(now) {
             plan.put(&shape, 0, now);
             started += 1;
             assert!(started < 100, "it never has enough");
@@ -290,6 +306,37 @@ mod tests {
         off.want_default(&shape("a"));
         assert_eq!(off.take(&shape("a"), now), None);
         assert_eq!(fill(&mut off, now), 0);
+    }
+
+    #[test]
+    fn what_is_being_started_counts_until_it_waits_or_fails() {
+        let now = Instant::now();
+        let mut plan = plan(3, 3, 10_000 * MIB);
+        plan.want_default(&shape("a"));
+        for _ in 0..3 {
+            assert_eq!(plan.begin(now), Some(shape("a")));
+        }
+        assert_eq!(plan.begin(now), None, "three are on their way");
+        plan.put(&shape("a"), 1, now);
+        assert_eq!(plan.begin(now), None, "one waits, two are on their way");
+        plan.forget(&shape("a"));
+        assert_eq!(plan.begin(now), Some(shape("a")), "one could not be started");
+        assert_eq!(plan.depth(), 1);
+
+        // Nobody wants the shape any more while one of it is on its way: it is thrown away when it comes.
+        let other = Shape { class: "other".to_owned(), ..shape("a") };
+        let mut plan = Plan::new(PoolConfig {
+            size: 0,
+            max: 2,
+            max_memory: 10_000 * MIB,
+            max_age: Duration::from_secs(600),
+        });
+        assert_eq!(plan.take(&other, now), None);
+        assert_eq!(plan.begin(now), Some(other.clone()));
+        let later = now + FORGOTTEN;
+        assert!(plan.surplus(later, |_| true).is_empty());
+        plan.put(&other, 9, later);
+        assert_eq!(plan.surplus(later, |_| true), [9]);
     }
 
     #[test]
