@@ -25,7 +25,9 @@
 //! 10. **The report is the last record.** It follows the last byte of output and the last process, so that
 //!     whoever sees it has seen everything. The file is synced after it: a slow disk must not delay the
 //!     news.
-//! 11. **Exit 0**; the kernel ends whatever a job may have left that could not be killed.
+//! 11. **Exit 0**; the kernel ends whatever a job may have left that could not be killed. Where the agent allowed for
+//!     another job of the same controller (`Job::again`) and this one has ended by itself, all that it may have left is
+//!     removed instead (`clean.rs`), and the wait begins anew. A sandbox that can't be cleaned for certain ends.
 //!
 //! The channel carries nothing that matters after the job has come: when it closes, the job runs on.
 //!

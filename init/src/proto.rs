@@ -5,6 +5,8 @@
 //!     |---- Hello ------------------------------>|   ready, waits for one job
 //!     |<--- Job (+ the spool's descriptor) ------|   once
 //!     |<--- Control (stop) ----------------------|   any number of times
+//!     |---- Hello ------------------------------>|   a job with `again` has ended, nothing of it is left:
+//!     |                                          |   ready for another
 //! ```
 //!
 //! Every message is a 4-byte little-endian length and that many bytes of JSON. The job's message is
@@ -79,6 +81,10 @@ pub struct Job {
     /// the supervisor writes the spool, which may be larger.
     #[serde(default)]
     pub fsize: Option<u64>,
+    /// Whether another job of the same controller may follow in this sandbox. The supervisor then removes all that
+    /// this one has left and says [`Hello`] once more; or, where it can't be certain, it ends.
+    #[serde(default)]
+    pub again: bool,
     /// Files that are placed before the start; their bytes follow the standard input, one after the other.
     #[serde(default)]
     pub files: Vec<FileIn>,

@@ -67,6 +67,7 @@ async fn tell_once(engine: &Arc<Docker>, default: &Standing) -> Duration {
                 limits: default.limits,
                 network: Network::None,
                 class: jobs::CLASS.to_owned(),
+                reuse: 1,
             });
             LATER
         }

@@ -64,7 +64,15 @@ pub enum Event<'a> {
         image_digest: Option<&'a str>,
     },
     #[serde(rename = "job.container")]
-    Container { job: i64, controller_id: &'a str, job_id: &'a str, container_id: &'a str },
+    Container {
+        job: i64,
+        controller_id: &'a str,
+        job_id: &'a str,
+        container_id: &'a str,
+        /// Which of the container's jobs this is, from 1, where it may run more than one.
+        #[serde(rename = "use", skip_serializing_if = "Option::is_none")]
+        use_of: Option<u32>,
+    },
     #[serde(rename = "job.running")]
     Running { job: i64, controller_id: &'a str, job_id: &'a str, started_at: i64, deadline_at: i64 },
     #[serde(rename = "job.requeued")]

@@ -32,7 +32,8 @@ fn a_leaf_is_the_one_of_rfc_6962() {
 
 #[test]
 fn an_entry_says_its_number_time_and_kind() {
-    let event = Event::Container { job: 7, controller_id: "c", job_id: "j", container_id: "abc" };
+    let event =
+        Event::Container { job: 7, controller_id: "c", job_id: "j", container_id: "abc", use_of: None };
     let entry = Entry::new(3, Timestamp(1_704_628_800_500_000_000), &event);
     assert_eq!(entry.kind, "job.container");
     assert_eq!(

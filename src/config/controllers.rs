@@ -70,6 +70,7 @@ pub(super) fn read(top: &mut Section<'_>, sources: &Sources<'_>, base: &Base) ->
             max_queued: None,
             max_running: None,
             daily: base.daily,
+            reuse: 1,
         });
     }
     let secret_given = [SHARED.inline, SHARED.file, "hmac_secret_env", "hmac_secret_credential"]
@@ -204,6 +205,7 @@ fn controller(
     let max_running =
         section.get("max_running").is_some().then(|| section.count("max_running", 1, 1..=10_000));
     let daily = daily(section.section("daily"), base.daily);
+    let reuse = section.whole("reuse", 1, 1..=1_000_000);
     section.finish();
     Some(Controller {
         id: id?,
@@ -218,6 +220,7 @@ fn controller(
         max_queued,
         max_running,
         daily,
+        reuse: u32::try_from(reuse).unwrap_or(1),
     })
 }
 

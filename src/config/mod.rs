@@ -175,6 +175,8 @@ pub struct Controller {
     pub rate_of_reads: Rate,
     /// Jobs it may have waiting; `None`: only the queue's own depth counts.
     pub max_queued: Option<usize>,
+    /// Jobs of it that one sandbox may run one after the other; 1: each has its own.
+    pub reuse: u32,
     /// Jobs it may have running at once, the others wait; `None`: only `max_concurrent_jobs` counts.
     pub max_running: Option<usize>,
     pub daily: Daily,

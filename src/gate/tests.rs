@@ -51,6 +51,7 @@ fn controller(id: &str, keys: Vec<Key>) -> Controller {
         max_queued: None,
         max_running: None,
         daily: Daily::default(),
+        reuse: 1,
     }
 }
 

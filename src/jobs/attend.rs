@@ -19,6 +19,7 @@ use crate::{
     output::{Following, Seen},
     sandbox::{Evidence, Sandbox, Stop},
     store::jobs,
+    wire::Reason,
 };
 
 /// How much longer than timeout and grace a supervisor may take before its container is killed: longer than a full
@@ -184,13 +185,23 @@ pub(super) async fn to_the_end(
             ending::of_report(report, attended.timeout_seconds, asked)
         }
         None if unkillable => ending::Verdict::without_exit(
-            crate::wire::Reason::Lost,
+            Reason::Lost,
             "the job's container could not be killed; what became of it is not known",
         ),
         None => ending::without_report(evidence.as_ref(), stopping, started.is_some()),
     };
+    // What was asked of it may come to the supervisor after its end, and would be heard by the next job. The supervisor
+    // itself looks at the rest, too.
+    let by_itself = matches!(verdict.reason, Reason::Exited | Reason::Signalled) && !verdict.oom_killed;
+    let fit =
+        by_itself && report.is_some() && evidence.is_none() && stopping.is_none() && !attended.recovered;
     let ended = Ended::ran(&attended, verdict, report, started);
-    conclude::write(shared, ended, Some(attended.sandbox)).await;
+    let sandbox = conclude::write(shared, ended, Some(attended.sandbox)).await;
+    match sandbox {
+        Some(sandbox) if fit => sandbox.release(),
+        Some(sandbox) => sandbox.discard(),
+        None => {}
+    }
 }
 
 /// The supervisor's records may be seen a moment after its container's end.

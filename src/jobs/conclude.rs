@@ -80,8 +80,13 @@ impl Ended {
     }
 }
 
-/// Writes the end, wakes the readers, and hands the container to the reaper.
-pub(super) async fn write(shared: &Arc<Shared>, mut ended: Ended, sandbox: Option<Box<dyn Sandbox>>) {
+/// Writes the end and wakes the readers. Gives back the sandbox, for the caller to throw away, unless the next start needs
+/// what is left of it.
+pub(super) async fn write(
+    shared: &Arc<Shared>,
+    mut ended: Ended,
+    sandbox: Option<Box<dyn Sandbox>>,
+) -> Option<Box<dyn Sandbox>> {
     let row = ended.row;
     if ended.verdict.reason == Reason::Cancelled && shared.ends_for_stop(row) {
         // Nobody cancelled it.
@@ -196,14 +201,12 @@ pub(super) async fn write(shared: &Arc<Shared>, mut ended: Ended, sandbox: Optio
             // The agent stops, on a disk that takes no more. The next start needs what is left of the container.
             tracing::error!(row, "the end could not be recorded before the stop: the next start does it");
             std::mem::forget(sandbox);
-            return;
+            return None;
         }
         Err(error) => tracing::error!(row, %error, "the end was not recorded: the job had one already"),
     }
     shared.outputs.finish(row);
-    if let Some(sandbox) = sandbox {
-        sandbox.discard();
-    }
+    sandbox
 }
 
 /// Totals and text of one stream. Without a report they are counted from the spool.

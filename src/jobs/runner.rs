@@ -47,8 +47,8 @@ const PULL_PATIENCE: Duration = Duration::from_secs(1);
 /// The same for one that has stood aside already.
 const NO_END: Duration = Duration::from_secs(86_400);
 
-/// The class of every job's sandbox. A waiting sandbox holds nothing of anybody, so that all controllers may share
-/// what waits.
+/// The class of every job's sandbox that is used once. It holds nothing of anybody while it waits, so that all
+/// controllers may share what waits. One that is used again has its controller's id, which is never empty.
 pub const CLASS: &str = "";
 
 /// What became of a turn.
@@ -246,7 +246,10 @@ async fn attempt(
         Ok(Err(_)) => return Outcome::Aside(waiting, resolving),
         Err(cut) => return cut_short(shared, waiting, &job, cut).await,
     };
-    let shape = Shape { image: image.clone(), limits, network, class: CLASS.to_owned() };
+    // By the configuration as it is now, not as it was when the job came.
+    let reuse = shared.gate.load().controller(&job.controller_id).map_or(1, |controller| controller.reuse);
+    let class = if reuse > 1 { job.controller_id.clone() } else { CLASS.to_owned() };
+    let shape = Shape { image: image.clone(), limits, network, class, reuse };
 
     let mut attempt = job.attempt;
     let mut spool = match shared.outputs.reopen(row).await {
@@ -284,10 +287,11 @@ async fn attempt(
             now,
         };
         let container = sandbox.id().to_owned();
+        let use_of = sandbox.use_of();
         let recorded = shared
             .persist("a start", row, move |tx| {
                 jobs::starting(tx, row, &starting)?;
-                jobs::container(tx, row, &container, now)
+                jobs::container(tx, row, &container, use_of, now)
             })
             .await;
         if let Err(error) = recorded {

@@ -94,6 +94,8 @@ pub(super) fn build(
         fsize: Some(settings.sandbox.fsize),
         files,
         artifacts,
+        // The sandbox knows.
+        again: false,
     };
     (spec, follows)
 }

@@ -151,7 +151,9 @@ pub(super) async fn expire_once(shared: &Arc<Shared>, now: Timestamp) {
 async fn expire(shared: &Arc<Shared>, waiting: Waiting) -> bool {
     let row = waiting.row;
     match shared.store.read(move |db| jobs::get(db, row)).await {
-        Ok(Some(job)) => conclude::write(shared, Ended::never_ran(&job, runner::expired()), None).await,
+        Ok(Some(job)) => {
+            conclude::write(shared, Ended::never_ran(&job, runner::expired()), None).await;
+        }
         Ok(None) => tracing::error!(row, "a queued job is not in the database any more"),
         Err(error) => {
             tracing::error!(row, %error, "an expired job could not be read; it is tried again");

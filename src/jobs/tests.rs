@@ -2,6 +2,7 @@
 
 mod controllers;
 mod faults;
+mod reuse;
 
 use std::{net::IpAddr, path::Path, sync::Arc, time::Duration};
 

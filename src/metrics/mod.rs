@@ -122,6 +122,8 @@ pub struct Metrics {
     pub pool_depth: IntGauge,
     pub pool_hits: IntCounter,
     pub pool_misses: IntCounter,
+    /// Jobs of a controller with `reuse`.
+    pub sandbox_reuses: IntCounter,
     /// Seconds that it took to make a waiting sandbox.
     pub pool_refill: Histogram,
     /// Containers that were found without a job and removed.
@@ -194,6 +196,10 @@ impl Metrics {
         let pool_depth = b.gauge("pool_depth", "Sandboxes that wait for a job");
         let pool_hits = b.counter("pool_hits_total", "Jobs that got a waiting sandbox");
         let pool_misses = b.counter("pool_misses_total", "Jobs that had to wait for a new sandbox");
+        let sandbox_reuses = b.counter(
+            "sandbox_reuses_total",
+            "Jobs that got a sandbox in which others of their controller ran",
+        );
         let pool_refill =
             b.histogram("pool_refill_seconds", START, "Time that it took to make a waiting sandbox");
         let reaped = b.counter("containers_reaped_total", "Containers without a job, found and removed");
@@ -248,6 +254,7 @@ impl Metrics {
             pool_depth,
             pool_hits,
             pool_misses,
+            sandbox_reuses,
             pool_refill,
             reaped,
             quarantined,

@@ -54,6 +54,8 @@ pub trait Observer: Send + Sync + 'static {
     fn launched(&self, warm: bool) {
         let _ = warm;
     }
+    /// A job got a sandbox that earlier ones of its controller have used.
+    fn reused(&self) {}
     /// Sandboxes that wait in the pool, now.
     fn pool_depth(&self, waiting: usize) {
         let _ = waiting;
@@ -83,6 +85,9 @@ impl Observer for Metrics {
     }
     fn launched(&self, warm: bool) {
         if warm { self.pool_hits.inc() } else { self.pool_misses.inc() }
+    }
+    fn reused(&self) {
+        self.sandbox_reuses.inc();
     }
     fn pool_depth(&self, waiting: usize) {
         self.pool_depth.set(i64::try_from(waiting).unwrap_or(i64::MAX));

@@ -31,8 +31,15 @@ impl Channel {
     /// namespaces shift anyway: the socket lies below a folder of the agent's own (0700), and in the container there
     /// is no other process yet.
     pub(super) async fn accept(listener: &UnixListener) -> io::Result<Channel> {
-        let (mut stream, _) = listener.accept().await?;
-        let hello: Hello = serde_json::from_slice(&read_message(&mut stream).await?)?;
+        let (stream, _) = listener.accept().await?;
+        let mut channel = Channel { stream };
+        channel.hello().await?;
+        Ok(channel)
+    }
+
+    /// Waits for the greeting: at the beginning, and after each job that another may follow.
+    pub(super) async fn hello(&mut self) -> io::Result<()> {
+        let hello: Hello = serde_json::from_slice(&read_message(&mut self.stream).await?)?;
         if hello.version != proto::VERSION {
             return Err(io::Error::other(format!(
                 "the supervisor speaks version {} of the protocol, this agent {}",
@@ -40,7 +47,7 @@ impl Channel {
                 proto::VERSION
             )));
         }
-        Ok(Channel { stream })
+        Ok(())
     }
 
     /// Whether the supervisor is still there. It says nothing after its greeting, so anything to read is

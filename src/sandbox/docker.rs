@@ -21,6 +21,7 @@ use super::{
     images::{self, Images},
     pool::Pool,
     probe::Probe,
+    ready::Ready,
     reaper::Reaper,
     session::Session,
 };
@@ -46,7 +47,7 @@ const LAST_REMOVALS: Duration = Duration::from_secs(15);
 /// Sandboxes made of Docker containers.
 pub struct Docker {
     pub(super) core: Arc<Core>,
-    pub(super) pool: Pool,
+    pub(super) pool: Arc<Pool>,
     probe: Probe,
 }
 
@@ -63,33 +64,6 @@ pub(super) struct Core {
     instance: String,
     /// Containers that this life has made or is making and that are not gone yet: id by name.
     live: Arc<Mutex<HashMap<String, Option<String>>>>,
-}
-
-/// A container whose supervisor has said hello. Dropped, it is buried.
-pub(super) struct Ready {
-    core: Arc<Core>,
-    /// Id, name and channel, until somebody takes them.
-    parts: Option<(String, String, Channel)>,
-}
-
-impl Ready {
-    /// Whether the supervisor is still there.
-    pub(super) fn is_open(&self) -> bool {
-        self.parts.as_ref().is_some_and(|(_, _, channel)| channel.is_open())
-    }
-
-    /// Gives the container to somebody who buries it.
-    pub(super) fn into_parts(mut self) -> Option<(String, String, Channel)> {
-        self.parts.take()
-    }
-}
-
-impl Drop for Ready {
-    fn drop(&mut self) {
-        if let Some((id, name, _)) = self.parts.take() {
-            self.core.bury(id, Some(name));
-        }
-    }
 }
 
 impl Docker {
@@ -128,7 +102,7 @@ impl Docker {
             live: Arc::default(),
         };
         let core = Arc::new(core);
-        Ok(Arc::new(Docker { pool: Pool::new(core.clone()), core, probe: Probe::new(api) }))
+        Ok(Arc::new(Docker { pool: Arc::new(Pool::new(core.clone())), core, probe: Probe::new(api) }))
     }
 
     /// The name of the container that a cold start for this job makes. Another life of the agent makes another
@@ -186,7 +160,7 @@ impl Core {
         let (give, take) = tokio::sync::oneshot::channel();
         self.reaper.spawn(async move {
             let launched = core.launch(&shape, &name, labels, label.as_ref()).await;
-            let ready = launched.map(|(id, channel)| Ready { core, parts: Some((id, name, channel)) });
+            let ready = launched.map(|(id, channel)| Ready::new(core, (id, name, channel)));
             // Nobody waits any more: what was made is buried in here, where the reaper still sees the task.
             drop(give.send(ready));
         });
@@ -366,16 +340,19 @@ impl Core {
         Ok(())
     }
 
-    /// Whether the limits of a running container of this shape can be changed. Docker's own runtime can; of others
-    /// that is not known.
+    /// Whether the limits of a running container of this shape can be changed. Docker's own runtime can, and so can
+    /// crun; of others that is not known.
     pub(super) fn can_change(&self, shape: &Shape) -> bool {
-        container::runtime(&self.config, &shape.image.reference).is_none()
+        matches!(
+            container::runtime(&self.config, &shape.image.reference).as_deref(),
+            None | Some("runc" | "crun")
+        )
     }
 
     /// Gives a waiting container the limits of this shape.
     pub(super) async fn change(&self, ready: &Ready, shape: &Shape) -> Result<(), CallError> {
-        match &ready.parts {
-            Some((id, _, _)) => self.api.update(id, container::update(&shape.limits)).await,
+        match ready.id() {
+            Some(id) => self.api.update(id, container::update(&shape.limits)).await,
             None => Ok(()),
         }
     }
@@ -474,10 +451,14 @@ impl Engine for Docker {
 
     fn launch(&self, shape: Shape, label: Label) -> BoxFuture<'_, Result<Box<dyn Sandbox>, SandboxError>> {
         async move {
-            let waiting = match self.pool.take(&shape) {
-                None => self.pool.take_changed(&shape).await,
-                some => some,
+            // From the beginning: what is about to come back need not be made anew.
+            let lent =
+                (shape.reuse > 1 && self.core.config.pool.max > 0).then(|| Pool::lend(&self.pool, &shape));
+            let (waiting, changed) = match self.pool.take(&shape) {
+                None => (self.pool.take_changed(&shape).await, true),
+                some => (some, false),
             };
+            let changed = changed && waiting.is_some();
             let (ready, warm) = match waiting {
                 Some(ready) => (ready, true),
                 None => {
@@ -492,7 +473,12 @@ impl Engine for Docker {
                 }
             };
             self.core.api.observer().launched(warm);
-            let session = Session::new(self.core.clone(), ready, warm);
+            if ready.history().0 > 0 {
+                self.core.api.observer().reused();
+            }
+            // One whose limits were changed is another's shape.
+            let lent = lent.filter(|_| !changed);
+            let session = Session::new(self.core.clone(), ready, warm, lent);
             let session = session.ok_or_else(|| SandboxError::Failed("the sandbox is taken".to_owned()))?;
             Ok(Box::new(session) as Box<dyn Sandbox>)
         }

@@ -1,5 +1,6 @@
 //! Single-use sandboxes: a container that was started with the supervisor in it, takes one job over
-//! its channel, and is thrown away. Knows Docker and the channel; knows nothing of queue, database,
+//! its channel, and is thrown away; where a controller's configuration says so, it is emptied and takes that
+//! controller's next job. Knows Docker and the channel; knows nothing of queue, database,
 //! frames or clients.
 
 mod calls;
@@ -14,6 +15,7 @@ mod mould;
 mod outside;
 mod pool;
 mod probe;
+mod ready;
 mod reaper;
 mod seccomp;
 mod session;
@@ -41,8 +43,11 @@ pub struct Shape {
     pub image: Image,
     pub limits: Limits,
     pub network: Network,
-    /// The controller's id: sandboxes are never shared between controllers' shapes of different class.
+    /// The controller's id where it may use a sandbox more than once: sandboxes are never shared between classes.
     pub class: String,
+    /// Jobs that one sandbox may run one after the other; 1: each is used once. Not what distinguishes them: a waiting
+    /// one that has run fewer serves.
+    pub reuse: u32,
 }
 
 /// An image, resolved.
@@ -160,6 +165,9 @@ pub trait Sandbox: Send + Sync {
     /// Whether it had been waiting in the pool.
     fn warm(&self) -> bool;
 
+    /// Which of its container's jobs this one is, from 1; `None` if it is used once only.
+    fn use_of(&self) -> Option<u32>;
+
     /// Sends the job, its standard input with the bytes of its files behind, and the descriptor of its spool. After `Ok` the job is the supervisor's. A `PATH`
     /// is added where the environment has none. `Unreachable` and `Failed`: nothing was sent.
     fn hand_over(
@@ -184,6 +192,11 @@ pub trait Sandbox: Send + Sync {
 
     /// Removes the container in the background, with retries, until it is gone.
     fn discard(self: Box<Self>);
+
+    /// Its job has ended by itself and reported so, nobody has asked it to stop, and its end is recorded: where its shape
+    /// says that, it may serve the controller's next job once its supervisor says that nothing of this one is left. Else
+    /// the same as `discard`.
+    fn release(self: Box<Self>);
 }
 
 /// Deadlines of calls to Docker (design: create and start 30 s, inspect 5 s).

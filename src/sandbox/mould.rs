@@ -59,7 +59,8 @@ impl Mould {
             digest: String::new(),
             env: Vec::new(),
         };
-        let shape = Shape { image, limits: self.limits, network: self.network, class: String::new() };
+        let shape =
+            Shape { image, limits: self.limits, network: self.network, class: String::new(), reuse: 1 };
         let body = container::body(&config, &shape, &self.folder, &self.volumes, self.labels.clone())?;
         serde_json::to_value(body).map_err(|error| SandboxError::Failed(error.to_string()))
     }

@@ -6,7 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bollard::models::{ContainerInspectResponse, ContainerStateStatusEnum};
@@ -14,16 +14,14 @@ use futures_util::future::{BoxFuture, FutureExt};
 use quickcmd_init::proto::{Control, Job, Stop};
 use tokio::sync::Mutex;
 
-use super::{
-    Evidence, Sandbox, SandboxError,
-    channel::Channel,
-    docker::{Core, Ready},
-};
+use super::{Evidence, Sandbox, SandboxError, channel::Channel, docker::Core, pool::Lent, ready::Ready};
 
 /// What a job finds its programs by where neither it nor its image says.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// One wait for a container's end; then it is looked at again.
 const WAIT: Duration = Duration::from_secs(60);
+/// How long a supervisor may take to empty its sandbox for the next job.
+const EMPTIED: Duration = Duration::from_secs(5);
 /// Tries to kill a container before the caller hears of it.
 const KILL_TRIES: u32 = 5;
 
@@ -35,13 +33,25 @@ pub(super) struct Session {
     channel: Mutex<Option<Channel>>,
     warm: bool,
     handed: AtomicBool,
+    /// `None`: used once only.
+    reuse: Option<Reuse>,
+}
+
+/// Of a sandbox that may be used again.
+struct Reuse {
+    lent: Lent,
+    /// Which of its jobs this one is, from 1.
+    this: u32,
+    born: Instant,
 }
 
 impl Session {
-    pub(super) fn new(core: Arc<Core>, ready: Ready, warm: bool) -> Option<Session> {
+    pub(super) fn new(core: Arc<Core>, ready: Ready, warm: bool, lent: Option<Lent>) -> Option<Session> {
+        let (uses, born) = ready.history();
+        let reuse = lent.map(|lent| Reuse { lent, this: uses + 1, born });
         let (id, name, channel) = ready.into_parts()?;
         let channel = Mutex::new(Some(channel));
-        Some(Session { core, id, name: Some(name), channel, warm, handed: AtomicBool::new(false) })
+        Some(Session { core, id, name: Some(name), channel, warm, handed: AtomicBool::new(false), reuse })
     }
 
     pub(super) fn adopted(core: Arc<Core>, id: String) -> Session {
@@ -52,6 +62,7 @@ impl Session {
             channel: Mutex::new(None),
             warm: false,
             handed: AtomicBool::new(true),
+            reuse: None,
         }
     }
 
@@ -91,6 +102,10 @@ impl Sandbox for Session {
         self.warm
     }
 
+    fn use_of(&self) -> Option<u32> {
+        self.reuse.as_ref().map(|reuse| reuse.this)
+    }
+
     fn hand_over(
         &mut self,
         mut job: Job,
@@ -102,6 +117,7 @@ impl Sandbox for Session {
                 return Err(SandboxError::Failed("a sandbox takes one job".to_owned()));
             }
             complete(&mut job.env);
+            job.again = self.reuse.as_ref().is_some_and(|reuse| reuse.this < reuse.lent.shape().reuse);
             match self.channel.get_mut() {
                 Some(channel) => channel.send_job(&job, &stdin, &spool).await,
                 None => Err(SandboxError::Failed("this sandbox has no channel".to_owned())),
@@ -180,10 +196,29 @@ impl Sandbox for Session {
     fn discard(self: Box<Self>) {
         // Dropping does it.
     }
+
+    fn release(mut self: Box<Self>) {
+        let Some(Reuse { lent, this, born }) = self.reuse.take() else { return };
+        if this >= lent.shape().reuse || !self.handed.load(Ordering::Acquire) {
+            return;
+        }
+        let (Some(channel), Some(name)) = (self.channel.get_mut().take(), self.name.take()) else { return };
+        let parts = (std::mem::take(&mut self.id), name, channel);
+        let mut ready = Ready::used(self.core.clone(), parts, this, born);
+        self.core.reaper.spawn(async move {
+            // Unless it comes back it is dropped, and so buried.
+            if let Ok(Ok(())) = tokio::time::timeout(EMPTIED, ready.again()).await {
+                lent.give_back(ready);
+            }
+        });
+    }
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
+        if self.id.is_empty() {
+            return;
+        }
         self.core.bury(std::mem::take(&mut self.id), self.name.take());
     }
 }

@@ -31,6 +31,7 @@ pub(super) fn shape(id: &str) -> Shape {
         limits: Limits { cpu: 0.5, memory: 256 << 20, pids: 64, timeout_seconds: 60, tmpfs: 64 << 20 },
         network: Network::None,
         class: "c".to_owned(),
+        reuse: 1,
     }
 }
 
@@ -61,6 +62,7 @@ mod played {
             fsize: None,
             files: Vec::new(),
             artifacts: None,
+            again: false,
         }
     }
 

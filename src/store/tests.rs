@@ -310,7 +310,7 @@ async fn the_view_has_the_columns_of_the_audit_schema() {
     store
         .write(move |tx| {
             jobs::starting(tx, row, &start(1))?;
-            jobs::container(tx, row, "c0ffee", at(1))?;
+            jobs::container(tx, row, "c0ffee", None, at(1))?;
             jobs::running(tx, row, at(2), at(9))?;
             jobs::finish(tx, row, &[State::Running], &end(Reason::Exited))?;
             jobs::reject(tx, &new_rejected("alice", "r"), Code::PolicyDenied, "")

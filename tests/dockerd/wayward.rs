@@ -51,7 +51,7 @@ impl Bench {
     async fn shape(&self) -> Shape {
         let image: Image = self.engine.resolve("image").await.expect("it has the image");
         let limits = Limits { cpu: 1.0, memory: 64 << 20, pids: 64, timeout_seconds: 60, tmpfs: 8 << 20 };
-        Shape { image, limits, network: Network::None, class: String::new() }
+        Shape { image, limits, network: Network::None, class: String::new(), reuse: 1 }
     }
 
     async fn launch(&self, label: &Label) -> SandboxError {

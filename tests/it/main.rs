@@ -21,6 +21,7 @@ mod pool;
 mod reads;
 mod refusals;
 mod reload;
+mod reuse;
 mod stream;
 mod systemd;
 mod tokens;

@@ -106,7 +106,7 @@ impl Bench {
         let upkeep = Some(tokio::spawn(engine.clone().upkeep(stop.clone())));
         let image = engine.resolve(image()).await.expect("the test image is there");
         let limits = Limits { cpu: 1.0, memory: 64 << 20, pids: 64, timeout_seconds: 60, tmpfs: 8 << 20 };
-        let shape = Shape { image, limits, network: Network::None, class: "c".to_owned() };
+        let shape = Shape { image, limits, network: Network::None, class: "c".to_owned(), reuse: 1 };
         Bench { engine, shape, dir, stop, upkeep }
     }
 
@@ -138,6 +138,7 @@ impl Bench {
             fsize: None,
             files: Vec::new(),
             artifacts: None,
+            again: false,
         }
     }
 
@@ -196,7 +197,7 @@ pub async fn finish(sandbox: &dyn Sandbox, spool: File) -> Run {
     Run { stdout, stderr, report, evidence }
 }
 
-fn read(mut spool: File) -> (String, String, Option<Report>) {
+pub fn read(mut spool: File) -> (String, String, Option<Report>) {
     use std::io::Read;
     let mut bytes = Vec::new();
     spool.read_to_end(&mut bytes).unwrap();

@@ -11,3 +11,4 @@ mod images;
 mod life;
 mod ordinary;
 mod pool;
+mod reuse;

@@ -71,6 +71,33 @@ impl Identity {
 impl Agent {
     /// Folder and configuration, not yet started. `more`: YAML lines beside the fixed ones.
     pub fn prepare(root: &Path, program: &Path, image: &str, more: &str) -> Result<Agent> {
+        let who =
+            |secret: &str| format!("hmac_secret: \"{secret}\"\nallowed_controllers: [\"{CONTROLLER}\"]");
+        Agent::prepare_for(root, program, image, &who, more)
+    }
+
+    /// The same for a controller that is trusted to use a sandbox so many times.
+    pub fn prepare_trusted(
+        root: &Path,
+        program: &Path,
+        image: &str,
+        reuse: u32,
+        more: &str,
+    ) -> Result<Agent> {
+        let who = |secret: &str| {
+            let keys = format!("keys: [{{ secret: \"{secret}\" }}]");
+            format!("controllers: [{{ id: \"{CONTROLLER}\", scopes: [\"*\"], reuse: {reuse}, {keys} }}]")
+        };
+        Agent::prepare_for(root, program, image, &who, more)
+    }
+
+    fn prepare_for(
+        root: &Path,
+        program: &Path,
+        image: &str,
+        who: &dyn Fn(&str) -> String,
+        more: &str,
+    ) -> Result<Agent> {
         let id = format!("bench-{}-{}", std::process::id(), unique());
         let dir = root.join(&id);
         fs::DirBuilder::new().recursive(true).mode(0o711).create(&dir)?;
@@ -83,11 +110,12 @@ impl Agent {
             &format!(
                 "listen: \"127.0.0.1\"\nport: {port}\nagent_id: \"{id}\"\n\
                  tls_cert_file: \"{place}/cert.pem\"\ntls_key_file: \"{place}/key.pem\"\n\
-                 hmac_secret: \"{secret}\"\nallowed_controllers: [\"{CONTROLLER}\"]\n\
+                 {}\n\
                  allowed_images: [\"{image}\"]\ndefault_image: \"{image}\"\npull_policy: \"never\"\n\
                  audit_db_path: \"{place}/data/agent-audit.db\"\nrun_as_user: \"root\"\nrun_as_group: \"root\"\n\
                  rate_by_controller: {{ per_second: 0, burst: 1 }}\nrate_by_address: {{ per_second: 0, burst: 1 }}\n\
-                 log: {{ level: \"warn\" }}\n{more}\n"
+                 log: {{ level: \"warn\" }}\n{more}\n",
+                who(&secret)
             ),
         )?;
         let (tls, key) = (identity.tls, SigningKey::hmac(secret));

@@ -6,8 +6,8 @@ use bollard::{
     Docker,
     models::{ContainerCreateBody, HostConfig},
     query_parameters::{
-        CreateContainerOptionsBuilder, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
-        WaitContainerOptionsBuilder,
+        CreateContainerOptions, CreateContainerOptionsBuilder, ListContainersOptionsBuilder,
+        RemoveContainerOptionsBuilder, WaitContainerOptionsBuilder,
     },
 };
 use futures_util::StreamExt;
@@ -157,6 +157,35 @@ impl Peers {
             done?;
         }
         Ok(f64::from(u32::try_from(count)?) / begun.elapsed().as_secs_f64())
+    }
+
+    /// `docker exec` of `true` in one running container with the same limits, so many times in so many loops at once;
+    /// runs a second.
+    pub async fn execs(&self, count: usize, at_once: usize) -> Result<f64> {
+        let mut body = self.body.clone().ok_or("no container was copied")?;
+        body.entrypoint = Some(vec!["/bin/sleep".to_owned(), "3600".to_owned()]);
+        let id = self.api.create_container(None::<CreateContainerOptions>, body).await?.id;
+        self.api.start_container(&id, None).await?;
+        let begun = Instant::now();
+        let mut loops = tokio::task::JoinSet::new();
+        for first in 0..at_once {
+            let id = id.clone();
+            loops.spawn_blocking(move || -> Result<()> {
+                for _ in (first..count).step_by(at_once) {
+                    let status = Command::new("docker").args(["exec", &id, "/bin/true"]).status()?;
+                    if !status.success() {
+                        return Err(format!("docker exec ended with {status}").into());
+                    }
+                }
+                Ok(())
+            });
+        }
+        while let Some(done) = loops.join_next().await {
+            done??;
+        }
+        let rate = f64::from(u32::try_from(count)?) / begun.elapsed().as_secs_f64();
+        self.remove(&id).await?;
+        Ok(rate)
     }
 
     /// Containers with that label, in any state.

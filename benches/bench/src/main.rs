@@ -22,7 +22,7 @@ use rows::{Scale, Setting};
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 const USAGE: &str = "usage: quickcmd-bench --agent PROGRAM --image IMAGE --out FILE [--quick] [--only GROUP]...\n\
-                     groups: warm cold sustained submissions output readers memory history";
+                     groups: warm cold sustained reuse submissions output readers memory history";
 
 struct Arguments {
     agent: PathBuf,

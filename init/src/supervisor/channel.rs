@@ -5,6 +5,7 @@ use std::io::{self, IoSliceMut, Read, Seek, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl};
@@ -25,6 +26,17 @@ pub struct Order {
     pub placed: Result<(), String>,
 }
 
+/// How a wait for a job ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Heard {
+    /// There is something to read, or the channel is closed.
+    Something,
+    /// Nothing for as long as was to be waited.
+    Idle,
+    /// Docker asks for the end.
+    End,
+}
+
 pub struct Channel {
     socket: UnixStream,
     /// Bytes of a control message that is not whole yet.
@@ -34,32 +46,51 @@ pub struct Channel {
 impl Channel {
     /// Connects and says hello.
     pub fn connect(path: &Path) -> io::Result<Channel> {
-        let mut socket = UnixStream::connect(path)?;
+        let mut channel = Channel { socket: UnixStream::connect(path)?, partial: Vec::new() };
+        channel.hello()?;
+        Ok(channel)
+    }
+
+    fn hello(&mut self) -> io::Result<()> {
         let body = serde_json::to_vec(&Hello { version: proto::VERSION })?;
         let length = u32::try_from(body.len()).map_err(io::Error::other)?;
         let mut message = length.to_le_bytes().to_vec();
         message.extend_from_slice(&body);
-        socket.write_all(&message)?;
-        Ok(Channel { socket, partial: Vec::new() })
+        self.socket.write_all(&message)
     }
 
-    /// Waits until the channel has something to say. `false`: Docker ended the wait.
-    pub fn wait(&self, signals: &mut Signals) -> io::Result<bool> {
+    /// Says that it is ready for another job, after one.
+    ///
+    /// # Errors
+    /// Nobody is there any more, or something was said that belonged to the last job.
+    pub fn hello_again(&mut self) -> io::Result<()> {
+        let flags = OFlag::from_bits_retain(fcntl(&self.socket, FcntlArg::F_GETFL)?);
+        if !self.partial.is_empty() {
+            return Err(bad("a control message that nobody waits for".into()));
+        }
+        fcntl(&self.socket, FcntlArg::F_SETFL(flags & !OFlag::O_NONBLOCK))?;
+        self.hello()
+    }
+
+    /// Waits until the channel has something to say, or so long.
+    pub fn wait(&self, signals: &mut Signals, idle: Option<Duration>) -> io::Result<Heard> {
+        let timeout = idle.and_then(|idle| PollTimeout::try_from(idle).ok()).unwrap_or(PollTimeout::NONE);
         loop {
             let mut fds = [
                 PollFd::new(self.socket.as_fd(), PollFlags::POLLIN),
                 PollFd::new(signals.as_fd(), PollFlags::POLLIN),
             ];
-            match poll(&mut fds, PollTimeout::NONE) {
+            match poll(&mut fds, timeout) {
+                Ok(0) => return Ok(Heard::Idle),
                 Ok(_) | Err(Errno::EINTR) => {}
                 Err(error) => return Err(error.into()),
             }
             let readable = fds[0].any().unwrap_or(false);
             if signals.take().terminate {
-                return Ok(false);
+                return Ok(Heard::End);
             }
             if readable {
-                return Ok(true);
+                return Ok(Heard::Something);
             }
         }
     }

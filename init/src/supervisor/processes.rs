@@ -1,12 +1,11 @@
 //! The processes of the sandbox: collecting the dead, killing the living.
+#![allow(unsafe_code)]
 
 use std::collections::HashSet;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, getpid};
 use quickcmd_init::proto::Ending;
 
@@ -24,20 +23,30 @@ pub enum Left {
     Nobody,
 }
 
-/// Collects the dead. The main process' ending is put into `ending`.
-pub fn collect(main: Option<Pid>, ending: &mut Option<Ending>) -> Left {
+/// Collects the dead. The main process' ending is put into `ending`, and what all have used into `usage`: the system's
+/// own total of collected processes would count the jobs before this one.
+pub fn collect(main: Option<Pid>, ending: &mut Option<Ending>, usage: &mut Usage) -> Left {
     for _ in 0..AT_ONCE {
-        match waitpid(None, Some(WaitPidFlag::WNOHANG | WaitPidFlag::__WALL)) {
-            Ok(WaitStatus::Exited(pid, code)) if Some(pid) == main => {
-                ending.get_or_insert(Ending::Exited { code });
+        let mut status = 0;
+        // SAFETY: numbers only, for which all zeros are fine.
+        let mut used: libc::rusage = unsafe { std::mem::zeroed() };
+        // SAFETY: both places are valid for writes.
+        let pid = unsafe { libc::wait4(-1, &raw mut status, libc::WNOHANG | libc::__WALL, &raw mut used) };
+        match pid {
+            0 => return Left::Some,
+            1.. => usage.add(&used),
+            _ => match Errno::last() {
+                Errno::EINTR => continue,
+                Errno::ECHILD => return Left::Nobody,
+                _ => return Left::Some,
+            },
+        }
+        if Some(Pid::from_raw(pid)) == main {
+            if libc::WIFEXITED(status) {
+                ending.get_or_insert(Ending::Exited { code: libc::WEXITSTATUS(status) });
+            } else if libc::WIFSIGNALED(status) {
+                ending.get_or_insert(Ending::Signalled { signal: libc::WTERMSIG(status) });
             }
-            Ok(WaitStatus::Signaled(pid, signal, _)) if Some(pid) == main => {
-                ending.get_or_insert(Ending::Signalled { signal: signal as i32 });
-            }
-            Ok(WaitStatus::StillAlive) => return Left::Some,
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(Errno::ECHILD) => return Left::Nobody,
-            Err(_) => return Left::Some,
         }
     }
     Left::More
@@ -83,22 +92,24 @@ fn descendants() -> Vec<Pid> {
     }
 }
 
-/// What the collected processes have used.
+/// What the collected processes of one job have used.
+#[derive(Debug, Default, Clone, Copy)]
 pub struct Usage {
-    pub cpu_ms: u64,
+    /// User and system time.
+    pub cpu: Duration,
+    /// Of the largest one.
     pub max_rss_bytes: u64,
 }
 
-pub fn usage() -> Usage {
-    let Ok(usage) = getrusage(UsageWho::RUSAGE_CHILDREN) else {
-        return Usage { cpu_ms: 0, max_rss_bytes: 0 };
-    };
-    let time = usage.user_time() + usage.system_time();
-    let cpu = Duration::from_secs(u64::try_from(time.tv_sec()).unwrap_or(0))
-        + Duration::from_micros(u64::try_from(time.tv_usec()).unwrap_or(0));
-    Usage {
-        cpu_ms: u64::try_from(cpu.as_millis()).unwrap_or(u64::MAX),
-        max_rss_bytes: u64::try_from(usage.max_rss()).unwrap_or(0).saturating_mul(1024),
+impl Usage {
+    fn add(&mut self, used: &libc::rusage) {
+        let time = |time: libc::timeval| {
+            Duration::from_secs(u64::try_from(time.tv_sec).unwrap_or(0))
+                + Duration::from_micros(u64::try_from(time.tv_usec).unwrap_or(0))
+        };
+        self.cpu += time(used.ru_utime) + time(used.ru_stime);
+        let kib = u64::try_from(used.ru_maxrss).unwrap_or(0);
+        self.max_rss_bytes = self.max_rss_bytes.max(kib.saturating_mul(1024));
     }
 }
 

@@ -16,7 +16,7 @@ use quickcmd_init::spool::{Kind, MAX_BODY};
 use super::channel::{Channel, Order};
 use super::child;
 use super::collect::Collector;
-use super::processes::{self, Left};
+use super::processes::{self, Left, Usage};
 use super::signals::Signals;
 use super::spooler::{Spooler, now_ns};
 use super::stream::{Looked, Stream, no_totals};
@@ -56,19 +56,24 @@ struct Run {
     /// When the first process ended.
     ended: Option<Instant>,
     left: Left,
+    usage: Usage,
     stdout: Stream,
     stderr: Stream,
 }
 
-/// Runs the job and writes its report.
+/// Runs the job and writes its report. Whether the sandbox is as good as before but for what is in its files: the job
+/// has ended by itself, no process is left, and memory was enough. And the spool, which is still to be synced: a slow
+/// disk must not delay the news.
 ///
 /// # Errors
 /// The report could not be written. The job has ended.
-pub fn run(order: Order, channel: Channel, mut signals: Signals) -> io::Result<()> {
+pub fn run(order: Order, channel: &mut Channel, signals: &mut Signals) -> io::Result<(bool, Spooler)> {
     let Order { job, spool, stdin, placed } = order;
     let mut spool = Spooler::new(spool, job.first_seq)?;
     let redactor = Redactor::new(&job.secrets, job.redact);
     let oom_before = processes::oom_kills();
+    let mut usage = Usage::default();
+    let mut nobody_left = true;
     let start = Instant::now();
     let start_ns = now_ns();
     let started = spool.insist(Kind::Started, 0, &[], start + START_PATIENCE);
@@ -106,10 +111,13 @@ pub fn run(order: Order, channel: Channel, mut signals: Signals) -> io::Result<(
                 ending: None,
                 ended: None,
                 left: Left::Some,
+                usage: Usage::default(),
                 stdout: Stream::new(child.stdout, Kind::Stdout, redactor.clone(), job.output_limit)?,
                 stderr: Stream::new(child.stderr, Kind::Stderr, redactor, job.output_limit)?,
             };
-            run.drive(&job, Some(channel), &mut signals, &mut spool);
+            run.drive(&job, Some(channel), signals, &mut spool);
+            usage = run.usage;
+            nobody_left = run.left == Left::Nobody;
             let ended = run.ended.unwrap_or_else(Instant::now);
             missing.extend(run.stdout.missing());
             missing.extend(run.stderr.missing());
@@ -125,8 +133,7 @@ pub fn run(order: Order, channel: Channel, mut signals: Signals) -> io::Result<(
             Instant::now()
         }
     };
-    let usage = processes::usage();
-    report.cpu_ms = usage.cpu_ms;
+    report.cpu_ms = u64::try_from(usage.cpu.as_millis()).unwrap_or(u64::MAX);
     report.max_rss_bytes = usage.max_rss_bytes;
     report.oom_kills = processes::oom_kills().saturating_sub(oom_before);
     let run_time = ended.saturating_duration_since(start);
@@ -144,9 +151,9 @@ pub fn run(order: Order, channel: Channel, mut signals: Signals) -> io::Result<(
     }
     spool.insist(Kind::Report, 0, &serde_json::to_vec(&report)?, patience)?;
     spool.release();
-    // Whoever waits for the report has it by now. A disk that can't be synced can't be helped from here.
-    let _ = spool.sync();
-    Ok(())
+    let by_itself =
+        report.stopped.is_none() && !matches!(report.ending, Ending::NotStarted { sandbox: true, .. });
+    Ok((by_itself && nobody_left && report.oom_kills == 0, spool))
 }
 
 /// Why a job was not started may name its program or its folder, and these a secret (`PGPASSWORD=... psql` without a
@@ -160,7 +167,13 @@ fn masked(ending: Ending, mut redactor: Redactor) -> Ending {
 }
 
 impl Run {
-    fn drive(&mut self, job: &Job, mut channel: Option<Channel>, signals: &mut Signals, spool: &mut Spooler) {
+    fn drive(
+        &mut self,
+        job: &Job,
+        mut channel: Option<&mut Channel>,
+        signals: &mut Signals,
+        spool: &mut Spooler,
+    ) {
         let mut buffer = Box::new([0; MAX_BODY]);
         if channel.as_ref().is_some_and(|c| c.no_waiting().is_err()) {
             channel = None;
@@ -171,7 +184,7 @@ impl Run {
                 break;
             }
             self.on_time(Instant::now());
-            let ready = self.wait(channel.as_ref(), signals);
+            let ready = self.wait(channel.as_deref(), signals);
             if ready.signals {
                 let seen = signals.take();
                 if seen.terminate {
@@ -179,7 +192,7 @@ impl Run {
                 }
             }
             if ready.channel {
-                match channel.as_mut().map(Channel::poll_stop) {
+                match channel.as_mut().map(|channel| channel.poll_stop()) {
                     Some(Ok(Some(why))) => self.stop(why),
                     Some(Err(_)) => channel = None,
                     _ => {}
@@ -206,7 +219,7 @@ impl Run {
     }
 
     fn collect(&mut self) {
-        self.left = processes::collect(Some(self.main), &mut self.ending);
+        self.left = processes::collect(Some(self.main), &mut self.ending, &mut self.usage);
         if self.ending.is_some() && self.ended.is_none() {
             self.ended = Some(Instant::now());
         }

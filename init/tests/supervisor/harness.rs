@@ -231,6 +231,7 @@ pub fn job<S: AsRef<str>>(argv: &[S]) -> Job {
         fsize: None,
         files: Vec::new(),
         artifacts: None,
+        again: false,
     }
 }
 

@@ -125,6 +125,7 @@ controllers:
     network: bridge
     rate: {{ per_second: 0.5, burst: 3 }}
     max_queued: 7
+    reuse: 50
     max_running: 2
     rate_of_reads: {{ per_second: 9, burst: 90 }}
     daily: {{ cpu_seconds: 1h, output: 5 MiB }}
@@ -155,6 +156,7 @@ controllers:
     assert_eq!((deploy.max_running, deploy.rate_of_reads.burst), (Some(2), 90));
     let daily = Daily { cpu_seconds: Some(3600), output_bytes: Some(5 << 20) };
     assert_eq!((deploy.daily, operator.daily), (daily, Daily::default()));
+    assert_eq!((deploy.reuse, operator.reuse), (50, 1), "off unless it is said");
     assert!(
         operator.admin && !operator.network && operator.images.is_none() && operator.max_queued.is_none()
     );

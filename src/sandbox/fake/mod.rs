@@ -78,7 +78,11 @@ pub struct Fake {
     world: Arc<World>,
     crashed: Arc<AtomicBool>,
     own: Arc<Mutex<HashMap<String, ()>>>,
+    idle: Arc<Mutex<Vec<Idle>>>,
 }
+
+/// One that waits for another job of the same controller, and how many it has run.
+type Idle = (Shape, u32, Arc<Container>);
 
 impl Default for Fake {
     fn default() -> Fake {
@@ -89,13 +93,13 @@ impl Default for Fake {
 impl Fake {
     /// An engine with nothing on it.
     pub fn new() -> Fake {
-        Fake { world: Arc::default(), crashed: Arc::default(), own: Arc::default() }
+        Fake { world: Arc::default(), crashed: Arc::default(), own: Arc::default(), idle: Arc::default() }
     }
 
     /// The same daemon, as the agent's next life finds it.
     #[must_use]
     pub fn next_life(&self) -> Fake {
-        Fake { world: self.world.clone(), crashed: Arc::default(), own: Arc::default() }
+        Fake { world: self.world.clone(), ..Fake::new() }
     }
 
     /// From here on this life does nothing to the daemon, as if it had been killed.
@@ -128,17 +132,40 @@ impl Fake {
         *lock(&self.world.counts)
     }
 
+    /// Sandboxes that wait for another job of their controller.
+    pub fn idle_ones(&self) -> usize {
+        lock(&self.idle).len()
+    }
+
     fn fails(&self, fits: impl Fn(&Failure) -> bool) -> Option<Failure> {
         self.world.fails(fits)
     }
 
-    fn session(&self, container: Arc<Container>) -> Box<dyn Sandbox> {
+    fn session(&self, container: Arc<Container>, reuse: Option<(Shape, u32)>) -> Box<dyn Sandbox> {
         Box::new(Session {
             world: self.world.clone(),
             crashed: self.crashed.clone(),
             own: self.own.clone(),
             container,
+            reuse,
+            idle: self.idle.clone(),
+            fit: None,
+            given_back: false,
         })
+    }
+
+    /// One that has run fewer jobs of this shape than it may.
+    fn idle(&self, shape: &Shape) -> Option<Box<dyn Sandbox>> {
+        let mut idle = lock(&self.idle);
+        let fits = |(other, uses, _): &Idle| {
+            let Shape { image, limits, network, class, reuse } = shape;
+            *uses < *reuse
+                && (image, limits, network, class)
+                    == (&other.image, &other.limits, &other.network, &other.class)
+        };
+        let at = idle.iter().position(fits)?;
+        let (_, uses, container) = idle.remove(at);
+        Some(self.session(container, Some((shape.clone(), uses + 1))))
     }
 }
 
@@ -200,7 +227,7 @@ impl Engine for Fake {
         .boxed()
     }
 
-    fn launch(&self, _shape: Shape, label: Label) -> BoxFuture<'_, Result<Box<dyn Sandbox>, SandboxError>> {
+    fn launch(&self, shape: Shape, label: Label) -> BoxFuture<'_, Result<Box<dyn Sandbox>, SandboxError>> {
         async move {
             self.world.reachable()?;
             let fits = |failure: &Failure| {
@@ -211,6 +238,9 @@ impl Engine for Fake {
                 Some(Failure::LaunchHangs) => std::future::pending().await,
                 Some(_) => return Err(unreachable()),
                 None => {}
+            }
+            if let Some(sandbox) = self.idle(&shape) {
+                return Ok(sandbox);
             }
             // Each life has names of its own.
             let life = Arc::as_ptr(&self.own).addr();
@@ -248,14 +278,15 @@ impl Engine for Fake {
             }
             lock(&self.world.counts).launches += 1;
             lock(&self.own).insert(id, ());
-            Ok(self.session(container))
+            let reuse = (shape.reuse > 1).then_some((shape, 1));
+            Ok(self.session(container, reuse))
         }
         .boxed()
     }
 
     fn adopt(&self, container_id: &str) -> Box<dyn Sandbox> {
         let known = lock(&self.world.containers).get(container_id).cloned();
-        self.session(known.unwrap_or_else(|| {
+        let container = known.unwrap_or_else(|| {
             Arc::new(Container {
                 found: Found {
                     container_id: container_id.to_owned(),
@@ -273,7 +304,8 @@ impl Engine for Fake {
                 stop: watch::Sender::new(None),
                 killed: CancellationToken::new(),
             })
-        }))
+        });
+        self.session(container, None)
     }
 
     fn list(&self) -> BoxFuture<'_, Result<Vec<Found>, SandboxError>> {
@@ -320,6 +352,13 @@ struct Session {
     crashed: Arc<AtomicBool>,
     own: Arc<Mutex<HashMap<String, ()>>>,
     container: Arc<Container>,
+    /// Of which shape it is and which of its jobs this is, where it may be used again.
+    reuse: Option<(Shape, u32)>,
+    idle: Arc<Mutex<Vec<Idle>>>,
+    /// Whether it may serve another job, once the last has been played.
+    fit: Option<tokio::task::JoinHandle<bool>>,
+    /// It waits for another job.
+    given_back: bool,
 }
 
 impl Sandbox for Session {
@@ -331,9 +370,13 @@ impl Sandbox for Session {
         false
     }
 
+    fn use_of(&self) -> Option<u32> {
+        self.reuse.as_ref().map(|(_, this)| *this)
+    }
+
     fn hand_over(
         &mut self,
-        job: Job,
+        mut job: Job,
         stdin: Vec<u8>,
         spool: OwnedFd,
     ) -> BoxFuture<'_, Result<(), SandboxError>> {
@@ -349,16 +392,23 @@ impl Sandbox for Session {
                 counts.running += 1;
                 counts.most_running = counts.most_running.max(counts.running);
             }
+            job.again = self.reuse.as_ref().is_some_and(|(shape, this)| *this < shape.reuse);
+            let again = job.again;
             let (world, container) = (self.world.clone(), self.container.clone());
-            tokio::spawn(async move {
+            self.fit = Some(tokio::spawn(async move {
                 let played = script::Play::new(job, stdin, spool).run(container.stop.subscribe());
                 let evidence = tokio::select! {
                     evidence = played => evidence,
                     () = container.killed.cancelled() => script::ended(137, false),
                 };
                 lock(&world.counts).running -= 1;
+                let well = evidence == script::ended(0, false) && container.stop.borrow().is_none();
+                if again && well {
+                    return true;
+                }
                 container.evidence.send_replace(evidence);
-            });
+                false
+            }));
             match failure {
                 Some(_) => Err(SandboxError::MayHaveStarted("the fake engine was told so".to_owned())),
                 None => Ok(()),
@@ -411,10 +461,24 @@ impl Sandbox for Session {
     fn discard(self: Box<Self>) {
         // Dropping does it.
     }
+
+    fn release(mut self: Box<Self>) {
+        let (Some((shape, this)), Some(fit)) = (self.reuse.take(), self.fit.take()) else { return };
+        tokio::spawn(async move {
+            // Unless it comes back it is dropped, and so removed.
+            if fit.await.unwrap_or(false) {
+                lock(&self.idle).push((shape, this, self.container.clone()));
+                self.given_back = true;
+            }
+        });
+    }
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
+        if self.given_back {
+            return;
+        }
         if !self.crashed.load(Ordering::Acquire) {
             self.world.remove(self.id());
             lock(&self.own).remove(self.id());

@@ -1,12 +1,13 @@
 //! Sandboxes that were started before their job: most of a job's latency, paid ahead. Each is used once; what
-//! waits holds nothing of any job, and ends by itself if the agent does.
+//! waits holds nothing of any job, and ends by itself if the agent does. Those of a controller with `reuse` come back,
+//! emptied, for others of the same controller.
 
 mod plan;
 
 use std::{
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -14,11 +15,7 @@ use std::{
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::sync::Notify;
 
-use super::{
-    SandboxError, Shape,
-    docker::{Core, Ready},
-    probe::Probe,
-};
+use super::{SandboxError, Shape, docker::Core, probe::Probe, ready::Ready};
 use plan::Plan;
 
 /// How often what waits is looked at.
@@ -41,6 +38,38 @@ pub(super) struct Pool {
     cold: AtomicUsize,
     /// How many are started at the same time.
     at_once: usize,
+    /// Nothing is kept any more.
+    closed: AtomicBool,
+}
+
+/// A sandbox that a job of this shape has and that may come back. While it lives the pool counts it as there.
+pub(super) struct Lent {
+    pool: Arc<Pool>,
+    shape: Shape,
+}
+
+impl Lent {
+    pub(super) fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
+    /// It waits again, emptied, with the age that it has.
+    pub(super) fn give_back(self, ready: Ready) {
+        let (_, born) = ready.history();
+        if !self.pool.closed.load(Ordering::Acquire) {
+            let too_many = self.pool.plan().give_back(&self.shape, ready, born);
+            // Dropping buries it, which takes a lock of its own.
+            drop(too_many);
+        }
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        self.pool.plan().returned(&self.shape);
+        self.pool.count();
+        self.pool.wake.notify_one();
+    }
 }
 
 /// While it lives nothing is started for the pool.
@@ -57,7 +86,14 @@ impl Pool {
     pub(super) fn new(core: Arc<Core>) -> Pool {
         let plan = Mutex::new(Plan::new(core.config.pool.clone()));
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        Pool { core, plan, wake: Notify::new(), cold: AtomicUsize::new(0), at_once: cores.min(AT_ONCE) }
+        Pool {
+            core,
+            plan,
+            wake: Notify::new(),
+            cold: AtomicUsize::new(0),
+            at_once: cores.min(AT_ONCE),
+            closed: AtomicBool::new(false),
+        }
     }
 
     fn plan(&self) -> MutexGuard<'_, Plan<Ready>> {
@@ -71,7 +107,7 @@ impl Pool {
 
     /// One that waits for a job of this shape and whose supervisor is still there.
     pub(super) fn take(&self, shape: &Shape) -> Option<Ready> {
-        self.open(|plan| plan.take(shape, Instant::now()))
+        self.open(shape.reuse, |plan| plan.take(shape, Instant::now()))
     }
 
     /// One of other limits, changed to this shape's: that takes Docker a third of the time of a new container.
@@ -80,7 +116,7 @@ impl Pool {
         if !self.core.can_change(shape) {
             return None;
         }
-        let ready = self.open(|plan| plan.take_alike(shape))?;
+        let ready = self.open(shape.reuse, |plan| plan.take_alike(shape))?;
         match self.core.change(&ready, shape).await {
             Ok(()) => Some(ready),
             Err(error) => {
@@ -90,13 +126,13 @@ impl Pool {
         }
     }
 
-    /// Takes until one is open or none is left.
-    fn open(&self, mut take: impl FnMut(&mut Plan<Ready>) -> Option<Ready>) -> Option<Ready> {
+    /// Takes until one is open and may run one more job, or none is left.
+    fn open(&self, reuse: u32, mut take: impl FnMut(&mut Plan<Ready>) -> Option<Ready>) -> Option<Ready> {
         loop {
             let taken = take(&mut self.plan());
             self.wake.notify_one();
             match taken {
-                Some(ready) if ready.is_open() => {
+                Some(ready) if ready.is_open() && ready.history().0 < reuse => {
                     self.count();
                     return Some(ready);
                 }
@@ -105,6 +141,12 @@ impl Pool {
                 None => return None,
             }
         }
+    }
+
+    /// Marks that a job has one that may come back.
+    pub(super) fn lend(pool: &Arc<Pool>, shape: &Shape) -> Lent {
+        pool.plan().lend(shape, Instant::now());
+        Lent { pool: Arc::clone(pool), shape: shape.clone() }
     }
 
     /// Marks that a job waits for a cold start.
@@ -163,6 +205,7 @@ impl Pool {
 
     /// Throws everything away; nothing is kept from here on.
     pub(super) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
         let all = self.plan().empty();
         drop(all);
         self.count();

@@ -52,6 +52,18 @@ struct Shelf<T> {
     asked: VecDeque<Instant>,
     /// Being started now.
     coming: usize,
+    /// With jobs, and may come back.
+    lent: usize,
+    /// The most that were lent at once lately: so many are enough. Of sandboxes that are used once it is the askings that
+    /// count.
+    peak: Option<(Instant, usize)>,
+}
+
+impl<T> Shelf<T> {
+    /// What counts against the number that is wanted.
+    fn held(&self) -> usize {
+        self.waiting.len() + self.coming + self.lent
+    }
 }
 
 /// The pool's content and what it is to become. `T`: a waiting sandbox.
@@ -72,6 +84,8 @@ impl<T> Plan<T> {
             waiting: VecDeque::new(),
             asked: VecDeque::new(),
             coming: 0,
+            lent: 0,
+            peak: None,
         })
     }
 
@@ -135,11 +149,44 @@ impl<T> Plan<T> {
         shelf.waiting.push_back((now, waiting));
     }
 
+    /// A job has one of this shape that may come back.
+    pub(super) fn lend(&mut self, shape: &Shape, now: Instant) {
+        let shelf = self.shelf(shape);
+        shelf.lent += 1;
+        let higher = |(at, peak)| shelf.lent >= peak || now.saturating_duration_since(at) >= DEMAND;
+        if shelf.peak.is_none_or(higher) {
+            shelf.peak = Some((now, shelf.lent));
+        }
+    }
+
+    /// A job has its own no more, whatever became of it.
+    pub(super) fn returned(&mut self, shape: &Shape) {
+        if let Some(shelf) = self.shelves.get_mut(&Key::of(shape)) {
+            shelf.lent = shelf.lent.saturating_sub(1);
+        }
+    }
+
+    /// One that a job of this shape had waits again, if there is place; `born`: its age counts from its start.
+    pub(super) fn give_back(&mut self, shape: &Shape, waiting: T, born: Instant) -> Option<T> {
+        if !self.has_place(self.depth()) {
+            return Some(waiting);
+        }
+        self.shelf(shape).waiting.push_back((born, waiting));
+        None
+    }
+
+    /// Whether one more may wait where there are so many.
+    fn has_place(&self, held: usize) -> bool {
+        let memory = (held as u64 + 1).saturating_mul(WAITING_COST);
+        held < self.config.max && memory <= self.config.max_memory
+    }
+
     /// Nobody gets this shape any more until it is asked for again: it could not be started.
     pub(super) fn forget(&mut self, shape: &Shape) {
         if let Some(shelf) = self.shelves.get_mut(&Key::of(shape)) {
             shelf.coming = shelf.coming.saturating_sub(1);
             shelf.asked.clear();
+            shelf.peak = None;
         }
     }
 
@@ -161,7 +208,12 @@ impl<T> Plan<T> {
         let lately = |time: Duration| {
             shelf.asked.iter().filter(|asked| now.saturating_duration_since(**asked) < time).count()
         };
-        let demand = if lately(FORGOTTEN) > 0 { lately(DEMAND).max(1) } else { 0 };
+        let demand = match shelf.peak.map(|(at, peak)| (now.saturating_duration_since(at), peak)) {
+            Some((ago, peak)) if ago < DEMAND => peak,
+            Some((ago, _)) => usize::from(ago < FORGOTTEN),
+            None if lately(FORGOTTEN) > 0 => lately(DEMAND).max(1),
+            None => 0,
+        };
         standing.max(demand).min(self.config.max)
     }
 
@@ -183,9 +235,8 @@ impl<T> Plan<T> {
             shelf.waiting = kept;
         }
         let default = self.default.clone();
-        self.shelves.retain(|key, shelf| {
-            !shelf.waiting.is_empty() || shelf.coming > 0 || wanted[key] > 0 || default.as_ref() == Some(key)
-        });
+        self.shelves
+            .retain(|key, shelf| shelf.held() > 0 || wanted[key] > 0 || default.as_ref() == Some(key));
         out
     }
 
@@ -199,19 +250,12 @@ impl<T> Plan<T> {
     /// bounds of number and memory.
     fn lacks(&self, now: Instant) -> Option<Shape> {
         let held = self.depth() + self.shelves.values().map(|shelf| shelf.coming).sum::<usize>();
-        if held >= self.config.max {
-            return None;
-        }
-        let memory = (held as u64).saturating_mul(WAITING_COST);
-        if memory.saturating_add(WAITING_COST) > self.config.max_memory {
+        if !self.has_place(held) {
             return None;
         }
         self.shelves
             .iter()
-            .map(|(key, shelf)| {
-                let held = shelf.waiting.len() + shelf.coming;
-                (key, shelf, self.wanted(key, shelf, now).saturating_sub(held))
-            })
+            .map(|(key, shelf)| (key, shelf, self.wanted(key, shelf, now).saturating_sub(shelf.held())))
             .filter(|(_, _, lack)| *lack > 0)
             .max_by_key(|(key, _, lack)| (self.default.as_ref() == Some(*key), *lack))
             .map(|(_, shelf, _)| shelf.shape.clone())
@@ -337,6 +381,38 @@ mod tests {
         assert!(plan.surplus(later, |_| true).is_empty());
         plan.put(&other, 9, later);
         assert_eq!(plan.surplus(later, |_| true), [9]);
+    }
+
+    #[test]
+    fn what_a_job_has_and_may_give_back_counts_as_there() {
+        let now = Instant::now();
+        let mut plan = plan(0, 2, 10_000 * MIB);
+        let own = Shape { class: "own".to_owned(), reuse: 9, ..shape("a") };
+        for _ in 0..2 {
+            plan.lend(&own, now);
+            assert_eq!(plan.take(&own, now), None);
+        }
+        assert_eq!(plan.begin(now), None, "both will come back");
+        assert_eq!(plan.give_back(&own, 1, now), None);
+        plan.returned(&own);
+        plan.returned(&own);
+        assert_eq!(plan.begin(now), Some(own.clone()), "one did not");
+        plan.put(&own, 2, now);
+        assert_eq!(plan.give_back(&own, 3, now), Some(3), "two wait, that is all that may");
+        assert_eq!(plan.surplus(now, |_| true), [0; 0]);
+        let later = now + DEMAND;
+        assert_eq!(plan.take(&own, later), Some(1));
+        plan.lend(&own, later);
+        assert_eq!(plan.give_back(&own, 1, later), None);
+        plan.returned(&own);
+        assert_eq!(plan.surplus(later, |_| true).len(), 1, "one at a time is enough now, however many jobs");
+        plan.put(&own, 2, later);
+
+        let another = Shape { class: "another".to_owned(), ..own.clone() };
+        assert_eq!(plan.take(&another, now), None);
+        assert_eq!(plan.take_alike(&another), None, "another controller never gets it");
+        let fewer = Shape { reuse: 2, ..own };
+        assert!(plan.take(&fewer, now).is_some(), "how often it may be used makes no difference");
     }
 
     #[test]

@@ -96,17 +96,29 @@ pub fn image(
     Ok(())
 }
 
-/// The container that was made for it, while the job is starting.
+/// The container that it gets, while the job is starting; `use_of`: which of that container's jobs it is, where it may
+/// run more than one.
 ///
 /// # Errors
 /// `Conflict` if it is not starting.
-pub fn container(tx: &Tx<'_>, row: i64, container_id: &str, now: Timestamp) -> Result<(), StoreError> {
+pub fn container(
+    tx: &Tx<'_>,
+    row: i64,
+    container_id: &str,
+    use_of: Option<u32>,
+    now: Timestamp,
+) -> Result<(), StoreError> {
     let name = guard(tx, row, &[State::Starting])?;
     one(tx
         .prepare_cached("UPDATE jobs SET container_id = ?2 WHERE row = ?1 AND state = 'starting'")?
         .execute(params![row, container_id])?)?;
-    let event =
-        Event::Container { job: row, controller_id: &name.controller_id, job_id: &name.job_id, container_id };
+    let event = Event::Container {
+        job: row,
+        controller_id: &name.controller_id,
+        job_id: &name.job_id,
+        container_id,
+        use_of,
+    };
     audit::append(tx, now, &event)?;
     Ok(())
 }

@@ -128,7 +128,7 @@ async fn a_job_goes_through_its_life_and_every_step_is_in_the_log() {
     assert_eq!(job.to_result(), None);
 
     store.write(move |tx| starting(tx, row, &start(1))).await.unwrap();
-    store.write(move |tx| container(tx, row, "c0ffee", at(1))).await.unwrap();
+    store.write(move |tx| container(tx, row, "c0ffee", Some(2), at(1))).await.unwrap();
     store.write(move |tx| running(tx, row, at(2), at(60))).await.unwrap();
     let alive = store.read(unfinished).await.unwrap();
     assert_eq!(alive.len(), 1);
@@ -186,7 +186,7 @@ async fn every_step_refuses_every_state_that_it_does_not_start_from() {
     const STEPS: &[(Step, &[State], Option<State>)] = &[
         (|tx, row| starting(tx, row, &start(2)), &[State::Queued], Some(State::Starting)),
         (|tx, row| image(tx, row, "i", None, at(1)), &[State::Starting], None),
-        (|tx, row| container(tx, row, "c", at(1)), &[State::Starting], None),
+        (|tx, row| container(tx, row, "c", None, at(1)), &[State::Starting], None),
         (|tx, row| running(tx, row, at(2), at(3)), &[State::Starting], Some(State::Running)),
         (|tx, row| requeue(tx, row, at(2)), &[State::Starting], Some(State::Queued)),
         (

@@ -99,16 +99,3 @@ async fn jobs(agent: &Agent, peers: &Peers, count: usize) -> Result<f64> {
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
 }
-
-/// Not built: the row stays in the table.
-pub fn reuse() -> Row {
-    Row {
-        name: "reuse_mode_jobs_a_second",
-        unit: Unit::ASecond,
-        ours: Vec::new(),
-        peer: Vec::new(),
-        peer_name: "docker exec loop",
-        goal: Goal::AtLeastOfPeer(50.0),
-        note: "not built: every job has a container of its own".to_owned(),
-    }
-}

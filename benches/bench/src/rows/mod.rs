@@ -6,6 +6,7 @@ mod history;
 mod memory;
 mod output;
 mod readers;
+mod reuse;
 mod submissions;
 mod warm;
 
@@ -25,6 +26,8 @@ pub struct Scale {
     rounds: usize,
     /// Containers of a round.
     containers: usize,
+    /// Jobs of a round in sandboxes that are used again.
+    again: usize,
     /// Length of a round of submissions, in seconds.
     submit_seconds: f64,
     /// Bytes of the job that is read.
@@ -44,6 +47,7 @@ impl Scale {
             jobs: 100,
             rounds: 5,
             containers: 60,
+            again: 10_000,
             submit_seconds: 5.0,
             output_bytes: 200_000_000,
             readers: 1000,
@@ -60,6 +64,7 @@ impl Scale {
             jobs: 12,
             rounds: 3,
             containers: 16,
+            again: 2_000,
             submit_seconds: 1.5,
             output_bytes: 50_000_000,
             readers: 200,
@@ -86,6 +91,14 @@ impl Setting<'_> {
         Agent::start(self.root, self.program, self.image, more).await
     }
 
+    /// One whose controller may use a sandbox again.
+    async fn trusted_agent(&self, more: &str) -> Result<Agent> {
+        let mut agent = Agent::prepare_trusted(self.root, self.program, self.image, 1_000_000, more)?;
+        agent.launch()?;
+        agent.until_ready().await?;
+        Ok(agent)
+    }
+
     fn prepare(&self, more: &str) -> Result<Agent> {
         Agent::prepare(self.root, self.program, self.image, more)
     }
@@ -104,7 +117,9 @@ pub async fn all(
     agent.finish(peers).await?;
 
     let (mut rows, mut failed) = (Vec::new(), Vec::new());
-    for group in ["warm", "cold", "sustained", "submissions", "output", "readers", "memory", "history"] {
+    let groups =
+        ["warm", "cold", "sustained", "reuse", "submissions", "output", "readers", "memory", "history"];
+    for group in groups {
         if !only.is_empty() && !only.iter().any(|only| only == group) {
             continue;
         }
@@ -112,9 +127,8 @@ pub async fn all(
         let measured = match group {
             "warm" => warm::rows(setting, peers).await,
             "cold" => containers::cold(setting, peers).await.map(|row| vec![row]),
-            "sustained" => {
-                containers::sustained(setting, peers).await.map(|row| vec![row, containers::reuse()])
-            }
+            "sustained" => containers::sustained(setting, peers).await.map(|row| vec![row]),
+            "reuse" => reuse::row(setting, peers).await.map(|row| vec![row]),
             "submissions" => submissions::row(setting, peers).await.map(|row| vec![row]),
             "output" => output::row(setting, peers).await.map(|row| vec![row]),
             "readers" => readers::row(setting, peers).await.map(|row| vec![row]),
