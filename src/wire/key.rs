@@ -1,14 +1,18 @@
 //! Keys: what signs and verifies envelopes and reads. The algorithm belongs to the key, never to a
 //! request.
 
+#[cfg(test)]
+mod vectors;
+
 use ed25519_dalek::Signer;
 use hmac::{Hmac, KeyInit, Mac};
+use schemars::JsonSchema;
 use secrecy::{ExposeSecret, SecretSlice};
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 
 /// A signature algorithm, by the name in `signature.algorithm`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, JsonSchema, Serialize, Deserialize)]
 pub enum Algorithm {
     /// HMAC with SHA-256 (RFC 2104, FIPS 180-4).
     #[serde(rename = "HMAC-SHA256")]
