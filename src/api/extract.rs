@@ -356,9 +356,12 @@ impl Parameters {
     }
 }
 
+/// Bytes of a parameter that is a text.
+pub const LONGEST_PARAMETER: usize = 512;
+
 /// A text that is neither empty nor long.
 pub fn short(text: &str) -> Option<String> {
-    (!text.is_empty() && text.len() <= 512).then(|| text.to_owned())
+    (!text.is_empty() && text.len() <= LONGEST_PARAMETER).then(|| text.to_owned())
 }
 
 /// `INVALID_QUERY` that names the parameter.

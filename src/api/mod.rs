@@ -14,6 +14,7 @@ mod extract;
 mod front;
 mod large;
 mod limit;
+mod openapi;
 mod router;
 mod routes;
 pub mod service;

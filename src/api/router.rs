@@ -10,7 +10,7 @@ use axum::{
 use super::{
     app::App,
     front, limit,
-    routes::{artifacts, cancel, drain, health, jobs, metrics, output, stream},
+    routes::{artifacts, cancel, drain, health, jobs, metrics, openapi, output, stream},
 };
 use crate::wire::{Code, Problem};
 
@@ -27,6 +27,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/api/v1/stream/{id}", get(stream::stream))
         .route("/api/v1/drain", post(drain::drain))
         .route("/api/v1/undrain", post(drain::undrain))
+        .route("/api/v1/openapi.json", get(openapi::openapi))
         .layer(middleware::from_fn_with_state(app.clone(), limit::by_certificate))
         .layer(middleware::from_fn_with_state(app.clone(), limit::by_address));
 

@@ -5,13 +5,17 @@
 
 use std::borrow::Cow;
 
+use schemars::JsonSchema;
 use serde::{
     Deserialize, Deserializer, Serialize,
     de::{Error as _, IgnoredAny, MapAccess, Visitor},
 };
 use serde_json::value::RawValue;
 
-use super::{Code, Problem, key::SigningKey};
+use super::{
+    Code, Problem,
+    key::{Algorithm, SigningKey},
+};
 
 /// A body that has the shape of an envelope. Nothing in it is trusted yet.
 #[derive(Debug, Clone)]
@@ -22,13 +26,14 @@ pub struct Envelope<'a> {
 }
 
 /// The envelope's other half.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, JsonSchema, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Signature<'a> {
     /// Hexadecimal digits, of either case.
     #[serde(borrow)]
     pub signature: Cow<'a, str>,
     /// Named for the reader; the key decides, and another name is refused.
+    #[schemars(with = "Algorithm")]
     #[serde(borrow)]
     pub algorithm: Cow<'a, str>,
     /// Which of the controller's keys; all valid ones are tried where it is absent, null or empty.

@@ -1,11 +1,12 @@
 //! A frame of the output stream.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::JobResult;
 
 /// One WebSocket message of `/api/v1/stream/{id}`: the seed's fields first, then ours.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, JsonSchema, Serialize, Deserialize)]
 pub struct Frame {
     pub job_id: String,
     /// RFC 3339 with fractions, UTC.

@@ -10,25 +10,32 @@ use std::collections::BTreeMap;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 pub use files::{Encoding, FileRequest};
 
 /// A job as its controller signed it. Field order is the seed's, so that what we send looks like v1.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, JsonSchema, Serialize, Deserialize)]
+#[schemars(deny_unknown_fields)]
 pub struct Payload {
     /// 1 to 128 characters of `A-Za-z0-9._:-`; unique per controller, for ever.
+    #[schemars(length(max = rules::MAX_JOB_ID), regex(pattern = JOB_ID))]
     pub job_id: String,
     /// What a person asked for, free text.
+    #[schemars(with = "Option<String>", length(max = rules::MAX_TEXT))]
     #[serde(default)]
     pub prompt: String,
-    /// Run through `/bin/sh -c`; 1 to 131,072 bytes without NUL. May be empty beside `argv`.
+    /// Run through `/bin/sh -c`; 1 to 131,071 bytes without NUL. May be empty beside `argv`.
+    #[schemars(with = "Option<String>", length(max = rules::MAX_COMMAND), regex(pattern = NO_NUL))]
     #[serde(default)]
     pub command: String,
     pub candidate_metadata: Option<Map<String, Value>>,
     pub plugin_metadata: Option<Map<String, Value>>,
+    #[schemars(length(max = rules::MAX_SCOPES), inner(length(min = 1, max = rules::MAX_NAME)))]
     pub required_scopes: Option<Vec<String>>,
+    #[schemars(with = "Option<String>", length(max = rules::MAX_TEXT))]
     #[serde(default)]
     pub snapshot_metadata: String,
     /// Unix seconds: the job must start by then.
@@ -38,9 +45,14 @@ pub struct Payload {
     pub controller_id: String,
 
     /// Audience: the agent that this job is for.
+    #[schemars(length(min = 1, max = rules::MAX_NAME))]
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub agent_id: Option<String>,
     /// Run this directly, without a shell, instead of `command`.
+    #[schemars(
+        length(min = 1, max = rules::MAX_ARGV_ITEMS),
+        inner(length(max = rules::MAX_ARGV_ITEM), regex(pattern = NO_NUL))
+    )]
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub argv: Option<Vec<String>>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -48,49 +60,62 @@ pub struct Payload {
 }
 
 /// What the job asks of its sandbox; what is absent is the agent's default.
-#[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Default, PartialEq, JsonSchema, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SandboxRequest {
+    #[schemars(length(max = rules::MAX_IMAGE), regex(pattern = "^[!-~]+$"))]
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub image: Option<String>,
     /// Cores.
+    #[schemars(range(min = rules::MIN_CPU))]
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub cpu_limit: Option<f64>,
     /// Bytes.
+    #[schemars(range(min = rules::MIN_MEMORY))]
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub memory_limit: Option<u64>,
+    #[schemars(range(min = rules::MIN_PIDS))]
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub pids_limit: Option<u64>,
+    #[schemars(range(min = rules::MIN_TIMEOUT))]
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub timeout_seconds: Option<u64>,
     /// Bytes, of `/tmp` and of the work folder each.
+    #[schemars(range(min = rules::MIN_TMPFS))]
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub tmpfs_size: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub network: Option<Network>,
+    #[schemars(extend("maxProperties" = rules::MAX_ENV_ENTRIES, "propertyNames" = variable_names()))]
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub env: Option<BTreeMap<String, String>>,
     /// Environment whose values are masked in every output, log and record.
+    #[schemars(extend("maxProperties" = rules::MAX_ENV_ENTRIES, "propertyNames" = variable_names()))]
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub secret_env: Option<BTreeMap<String, String>>,
+    #[schemars(length(max = rules::MAX_WORKDIR), regex(pattern = "^/"))]
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub workdir: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub stdin: Option<Stdin>,
     /// Files to place before the start.
+    #[schemars(length(max = files::MAX_ITEMS))]
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub files: Option<Vec<FileRequest>>,
     /// Files, or folders with what is below them, to keep after the end.
+    #[schemars(length(max = files::MAX_ITEMS), inner(length(min = 1, max = files::MAX_PATH)))]
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub artifacts: Option<Vec<String>>,
 }
 
 /// A wish to end a job, as its controller signed it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cancel {
     /// [`Cancel::ACTION`], so that nothing signed for another purpose can end a job.
+    #[schemars(extend("const" = Cancel::ACTION))]
     pub action: String,
+    #[schemars(length(max = rules::MAX_JOB_ID), regex(pattern = JOB_ID))]
     pub job_id: String,
     /// Unix seconds: when it was signed.
     pub timestamp: i64,
@@ -101,9 +126,11 @@ pub struct Cancel {
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub job_controller_id: Option<String>,
     /// Audience: the agent that this is for.
+    #[schemars(length(min = 1, max = rules::MAX_NAME))]
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub agent_id: Option<String>,
     /// Why, for the record; 1,024 bytes at most.
+    #[schemars(length(max = rules::MAX_REASON))]
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub reason: Option<String>,
 }
@@ -162,20 +189,32 @@ impl Stdin {
 }
 
 /// Standard input: text, or `{"base64": "..."}` for bytes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 #[serde(untagged)]
+#[schemars(deny_unknown_fields)]
 pub enum Stdin {
     /// Taken as UTF-8.
     Text(String),
     /// Any bytes.
     Base64 {
         /// Standard alphabet with padding (RFC 4648, section 4).
+        #[schemars(extend("contentEncoding" = "base64"))]
         base64: String,
     },
 }
 
+/// [`rules::is_job_id`] as a pattern, for the interface's document; its length is said beside it.
+const JOB_ID: &str = "^[A-Za-z0-9._:-]+$";
+/// Texts that become arguments of a program.
+const NO_NUL: &str = r"^[^\u0000]*$";
+
+/// The rule of the names of environment variables, for the interface's document.
+fn variable_names() -> Value {
+    json!({"maxLength": rules::MAX_ENV_NAME, "pattern": "^[A-Za-z_][A-Za-z0-9_]*$"})
+}
+
 /// What of the network a sandbox sees.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Network {
     /// Nothing but its own loopback.

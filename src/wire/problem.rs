@@ -1,12 +1,13 @@
 //! The body of every refusal and error: `{"error", "code", "details"?, ...}`.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::Code;
 
 /// A refusal or error, as its body and its headers.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, JsonSchema, Serialize, Deserialize)]
 pub struct Problem {
     /// The code's sentence.
     pub error: String,

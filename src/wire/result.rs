@@ -1,11 +1,12 @@
 //! The answers that tell of a job.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Reason, Status};
 
 /// `result` of an ended job: the seed's fields first, then ours. Times are RFC 3339 in UTC.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, JsonSchema, Serialize, Deserialize)]
 pub struct JobResult {
     pub job_id: String,
     pub status: Status,
@@ -60,14 +61,14 @@ pub struct JobResult {
 }
 
 /// What the job's processes used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct Usage {
     pub cpu_ms: u64,
     pub max_rss_bytes: u64,
 }
 
 /// A file that was to be kept: with size and hash if it is, else with the reason.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct Artifact {
     /// As asked for; what was found in a folder begins with that folder's path.
     pub path: String,
@@ -91,7 +92,7 @@ pub struct Artifact {
 }
 
 /// Where in the agent's record this job's end stands.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct Receipt {
     /// Number of the audit entry.
     pub entry: u64,
@@ -100,7 +101,7 @@ pub struct Receipt {
 }
 
 /// Answer to `POST /api/v1/jobs`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct Accepted {
     pub job_id: String,
     pub status: Status,
@@ -110,7 +111,7 @@ pub struct Accepted {
 }
 
 /// Answer to `GET /api/v1/jobs/{id}`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, JsonSchema, Serialize, Deserialize)]
 pub struct JobStatus {
     pub job_id: String,
     pub status: Status,
@@ -130,7 +131,7 @@ pub struct JobStatus {
 }
 
 /// One row of `GET /api/v1/jobs`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct JobRow {
     pub job_id: String,
     pub controller_id: String,
@@ -148,7 +149,7 @@ pub struct JobRow {
 }
 
 /// Answer to `GET /api/v1/jobs`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct JobPage {
     pub jobs: Vec<JobRow>,
     /// Pass as `cursor` to get the next page; null on the last.
@@ -156,7 +157,7 @@ pub struct JobPage {
 }
 
 /// Answer to `POST /api/v1/jobs/{id}/cancel`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct CancelAnswer {
     pub job_id: String,
     /// The status at the time of the answer: `failed` if it had not started, else `running`.
@@ -165,7 +166,7 @@ pub struct CancelAnswer {
 }
 
 /// The answer to a drain, and to its end.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct DrainAnswer {
     /// `serving` or `draining`.
     pub mode: String,

@@ -1,9 +1,10 @@
 //! What state a job is in, and why it ended.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A job's status on the wire.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
     /// Accepted, waiting.
@@ -18,7 +19,7 @@ pub enum Status {
 }
 
 /// Why a job ended. A rejected job's reason is its [`super::Code`] instead.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
     Exited,

@@ -17,9 +17,10 @@ use crate::{
     wire::{Code, Problem, Reason, Status, result::Accepted},
 };
 
-/// Rows of a page, unless the query says so, and at most.
-const PAGE: usize = 50;
-const MAX_PAGE: usize = 500;
+/// Rows of a page, unless the query says so.
+pub const PAGE: usize = 50;
+/// Rows of a page at most.
+pub const MAX_PAGE: usize = 500;
 /// Bytes of memory for a row at most: 4,096 characters of its command, and as many as JSON.
 const ROW: usize = 32 << 10;
 

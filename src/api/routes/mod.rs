@@ -6,6 +6,7 @@ pub mod drain;
 pub mod health;
 pub mod jobs;
 pub mod metrics;
+pub mod openapi;
 pub mod output;
 pub mod stream;
 

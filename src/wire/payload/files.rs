@@ -1,6 +1,7 @@
 //! Files that a job brings, and files that it leaves: shape and rules.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -20,22 +21,24 @@ pub const DEFAULT_MODE: u32 = 0o644;
 const FILE: &[&str] = &["path", "content", "encoding", "mode"];
 
 /// One file to place before the start.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FileRequest {
     /// Absolute, or from the folder that the job starts in.
+    #[schemars(length(min = 1, max = MAX_PATH))]
     pub path: String,
     pub content: String,
     /// How `content` says its bytes; UTF-8 if absent.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub encoding: Option<Encoding>,
     /// Permission bits in octal digits, as `chmod` takes them.
+    #[schemars(regex(pattern = "^0?[0-7]{3}$"))]
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub mode: Option<String>,
 }
 
 /// How a text says bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub enum Encoding {
     #[serde(rename = "utf-8")]
     Utf8,
