@@ -18,6 +18,7 @@ mod log;
 mod notify;
 mod privileges;
 mod signals;
+mod undumpable;
 pub mod verbs;
 mod warm;
 
@@ -157,6 +158,9 @@ async fn serve(path: PathBuf, config: Config) -> Result<(), AgentError> {
     let mut signals = Signals::listen().map_err(AgentError::io("could not listen to signals"))?;
     let agent = build(path, config)?;
     become_ordinary(&agent.config)?;
+    if let Err(error) = undumpable::become_undumpable() {
+        tracing::warn!(%error, "the agent could be dumped to a core file, with its keys");
+    }
     agent.main(&mut signals).await
 }
 

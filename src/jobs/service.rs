@@ -313,7 +313,9 @@ fn new_rejected(shared: &Shared, code: Code, job: NewJob) -> NewRejected {
 /// Records what the gate refused; gives the answer. The door counts it.
 async fn refuse(shared: &Arc<Shared>, refused: Refused, peer: IpAddr, now: Timestamp) -> Problem {
     let Refused { problem, authenticated } = refused;
-    let details = problem.details.clone().unwrap_or_default();
+    let secrets = authenticated.as_ref().map(|claims| claims.secrets.as_slice()).unwrap_or_default();
+    // The caller is told its own words, a scope for example; log and record are not.
+    let details = redact::redact_str(secrets, problem.details.as_deref().unwrap_or_default());
     let code = problem.code;
     tracing::info!(code = code.as_str(), details, peer = %peer, "submission refused");
     let written = match authenticated {
@@ -333,7 +335,6 @@ async fn refuse(shared: &Arc<Shared>, refused: Refused, peer: IpAddr, now: Times
                 peer: peer.to_string(),
                 at: now,
             };
-            let details = redact::redact_str(&claims.secrets, &details);
             shared.store.write(move |tx| jobs::reject(tx, &rejected, code, &details).map(drop)).await
         }
         claims => {
@@ -344,7 +345,7 @@ async fn refuse(shared: &Arc<Shared>, refused: Refused, peer: IpAddr, now: Times
                 verified,
                 controller_id: claims.as_ref().map(|claims| claims.controller_id.clone()),
                 job_id: None,
-                details: Some(submissions::cut(&redact::redact_str::<String>(&[], &details), verified)),
+                details: Some(submissions::cut(&details, verified)),
                 payload_sha256: claims.map(|claims| claims.payload_sha256),
             };
             if !verified {

@@ -1,0 +1,253 @@
+//! Secrets leave by no door: each way in gets a text of its own, and then all that the agent writes, answers and keeps
+//! is searched for all of them.
+
+use std::{
+    path::Path,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use base64::Engine;
+use serde_json::json;
+
+use crate::harness::{Agent, PATIENCE, Setup, cancel, payload, sign_with, signal, text_of, write_private};
+
+/// A secret by where it goes in. Long enough for every rule, and like nothing else in the world.
+fn canary(door: &str) -> String {
+    format!("canary-{door}-7d1f6c02b9e84a55-{}", std::process::id())
+}
+
+/// Every canary, as it is and as it would look had somebody encoded it.
+struct Canaries(Vec<(String, Vec<u8>)>);
+
+impl Canaries {
+    fn new(doors: &[&str]) -> Canaries {
+        let mut forms = Vec::new();
+        for door in doors {
+            let text = canary(door);
+            let base64 = base64::engine::general_purpose::STANDARD.encode(&text);
+            // Without its end, which depends on what would follow.
+            forms.push((format!("{door} as base64"), base64[..base64.len() - 4].as_bytes().to_vec()));
+            forms.push((format!("{door} as hex"), hex::encode(&text).into_bytes()));
+            forms.push(((*door).to_owned(), text.into_bytes()));
+        }
+        Canaries(forms)
+    }
+
+    /// Which of them these bytes hold.
+    fn found(&self, bytes: &[u8]) -> Vec<&str> {
+        let holds = |form: &[u8]| bytes.windows(form.len()).any(|window| window == form);
+        self.0.iter().filter(|(_, form)| holds(form)).map(|(what, _)| what.as_str()).collect()
+    }
+
+    #[track_caller]
+    fn absent(&self, place: &str, bytes: impl AsRef<[u8]>) {
+        let found = self.found(bytes.as_ref());
+        assert!(found.is_empty(), "{place} holds {found:?}");
+    }
+
+    /// Every file below a folder.
+    fn absent_below(&self, folder: &Path) -> usize {
+        let mut files = 0;
+        for entry in std::fs::read_dir(folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                files += self.absent_below(&path);
+            } else if path.is_file() {
+                self.absent(&path.display().to_string(), std::fs::read(&path).expect("a file"));
+                files += 1;
+            }
+        }
+        files
+    }
+}
+
+fn docker(arguments: &[&str]) -> Vec<u8> {
+    let output = Command::new("docker").args(arguments).output().expect("docker is there");
+    [output.stdout, output.stderr].concat()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn secrets_leave_by_no_door() {
+    let doors = ["shared", "own", "metrics", "env", "secret", "stdin", "bearer", "cookie", "header", "query"];
+    let canaries = Canaries::new(&doors);
+    let own = canary("own");
+    let mut agent = Agent::prepare(&Setup {
+        config: format!(
+            "hmac_secret: \"{}\"\nmetrics_token: \"{}\"\nlog: {{level: trace}}\nread_access: job-id\n\
+             controllers:\n  - id: watched\n    keys: [{{secret_env: CANARY_OF_THE_TEST}}]\n",
+            canary("shared"),
+            canary("metrics"),
+        ),
+        signed_reads: false,
+    });
+    agent.launch_with(&[("CANARY_OF_THE_TEST", &own)]);
+    agent.until_ready().await;
+
+    // A job that is given all of them, and prints those that are declared secret.
+    let job = payload(
+        "echo \"it is $TOKEN\"; echo \"no: $TOKEN\" >&2; wc -c; echo waits; sleep 300",
+        json!({
+            "controller_id": "watched",
+            "sandbox": {
+                "env": {"OPEN": canary("env")},
+                "secret_env": {"TOKEN": canary("secret")},
+                "stdin": canary("stdin"),
+            },
+        }),
+    );
+    let id = job["job_id"].as_str().expect("an id").to_owned();
+    let (status, answer) = agent.post(sign_with(&job.to_string(), &own)).await;
+    assert_eq!(status, 202, "{answer}\n{}", agent.log());
+    canaries.absent("the answer to a submission", answer.to_string());
+    let mut stream = agent.stream(&id, "").await;
+    let mut seen = String::new();
+    while !seen.contains("waits") {
+        let frame = stream.next().await.expect("the job goes on");
+        canaries.absent("a frame", frame.to_string());
+        seen.push_str(frame["data"].as_str().expect("text"));
+    }
+    assert!(seen.contains("it is [REDACTED]") && seen.contains("no: [REDACTED]"), "{seen}");
+
+    // Docker knows the container, and not what the job is or says.
+    let containers = agent.containers();
+    assert_eq!(containers.len(), 1, "{containers:?}");
+    let inspected = docker(&["inspect", &containers[0]]);
+    assert!(inspected.len() > 1000, "{}", String::from_utf8_lossy(&inspected));
+    canaries.absent("docker inspect", inspected);
+    canaries.absent("docker logs", docker(&["logs", &containers[0]]));
+    canaries.absent("docker top", docker(&["top", &containers[0], "-eo", "pid,args"]));
+
+    // Refusals, by what each check sees.
+    let mut refused = vec![
+        ("a wrong signature", sign_with(&job.to_string(), "another secret that has enough characters")),
+        ("no envelope", format!("{{\"payload\": \"{}\"", canary("secret"))),
+    ];
+    let secrets = json!({"secret_env": {"TOKEN": canary("secret")}, "env": {"OPEN": canary("env")}});
+    for (what, command, more) in [
+        ("an unknown field", "true", json!({"sandbox": secrets, "more": canary("env")})),
+        ("a wrong type", "true", json!({"sandbox": {"secret_env": {"TOKEN": [canary("secret")]}}})),
+        ("a wrong name", "true", json!({"sandbox": {"secret_env": {"A B": canary("secret")}}})),
+        (
+            "a name twice",
+            "true",
+            json!({"sandbox": {"env": {"TOKEN": canary("env")}, "secret_env": {"TOKEN": canary("secret")}}}),
+        ),
+        ("no base64", "true", json!({"sandbox": {"stdin": {"base64": canary("stdin")}}})),
+        (
+            "an image",
+            "true",
+            json!({"sandbox": {"image": "evil:latest", "secret_env": {"TOKEN": canary("secret")}}}),
+        ),
+        ("a policy", &format!("rm -rf / {}", canary("secret")), json!({"sandbox": secrets})),
+        ("a scope", "true", json!({"sandbox": secrets, "required_scopes": [canary("secret")]})),
+        ("an old one", "true", json!({"sandbox": secrets, "timestamp": 1000, "ttl": 2000})),
+    ] {
+        let mut more = more;
+        more["controller_id"] = json!("watched");
+        refused.push((what, sign_with(&payload(command, more).to_string(), &own)));
+    }
+    for (what, body) in refused {
+        let (status, answer) = agent.post(body).await;
+        assert!((400..500).contains(&status), "{what}: {status} {answer}");
+        // A member's name that nobody knows may be anything; what stands in it is not repeated. The missing scope's
+        // name is the caller's own question.
+        if what != "a scope" {
+            canaries.absent(&format!("the refusal of {what}"), answer.to_string());
+        }
+    }
+
+    // Headers and queries that have no business here, at every endpoint.
+    for path in [
+        "/api/v1/jobs",
+        "/api/v1/jobs/nothing",
+        &format!("/api/v1/jobs/{id}/output"),
+        &format!("/api/v1/stream/{id}"),
+        "/health",
+        "/metrics",
+        "/nowhere",
+    ] {
+        let answer = agent
+            .http
+            .get(agent.url(&format!("{path}?cursor={0}&token={0}", canary("query"))))
+            .bearer_auth(canary("bearer"))
+            .header("cookie", format!("session={}", canary("cookie")))
+            .header("x-api-key", canary("header"))
+            .header("signature", format!("sig=:{}:", canary("header")))
+            .send()
+            .await
+            .expect("an answer");
+        let shown = format!("{:?} {}", answer.headers().clone(), answer.text().await.expect("text"));
+        canaries.absent(path, shown);
+    }
+    let metrics = agent.http.get(agent.url("/metrics")).bearer_auth(canary("metrics"));
+    let metrics = metrics.send().await.expect("an answer").text().await.expect("text");
+    assert!(metrics.contains("quickcmd_agent_jobs_running 1"), "{metrics}");
+    canaries.absent("the metrics", metrics);
+
+    // A configuration that is broken in the very line of a secret: the reload says so without it.
+    let file = agent.dir.path().join("agent.yaml");
+    let good = std::fs::read_to_string(&file).expect("the configuration");
+    let shared = canary("shared");
+    for broken in [
+        good.replace(&format!("\"{shared}\""), &format!("\"{shared}")),
+        good.replace(&format!("\"{shared}\""), &format!("[{shared}]")),
+        good.replace(&format!("\"{shared}\""), &format!("{shared}: {shared}")),
+        good.replace("read_access: job-id", &shared),
+        good.replace("metrics_token:", "metrics_tokens:"),
+    ] {
+        write_private(&file, &broken);
+        let before = agent.log().matches("configuration not reloaded").count();
+        signal(agent.pid(), nix::sys::signal::Signal::SIGHUP);
+        let end = Instant::now() + PATIENCE;
+        while agent.log().matches("configuration not reloaded").count() == before {
+            assert!(Instant::now() < end, "no refused reload:\n{broken}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let check = Command::new(env!("CARGO_BIN_EXE_quickcmd-agent"))
+            .args(["--check", "--config"])
+            .arg(&file)
+            .output()
+            .expect("it runs");
+        assert!(!check.status.success(), "{broken}");
+        canaries.absent("--check", [check.stdout, check.stderr].concat());
+    }
+    write_private(&file, &good);
+
+    // No core file, whatever ends it.
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", agent.pid())).expect("its limits");
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).expect("a limit");
+    assert_eq!(core.split_whitespace().nth(4), Some("0"), "{core}");
+
+    // The end, as everybody sees it, and what is kept.
+    let wish = cancel(&id, "watched");
+    let wish: serde_json::Value = serde_json::from_str(&wish).expect("JSON");
+    let path = format!("/api/v1/jobs/{id}/cancel");
+    let (status, answer) = agent.post_to(&path, sign_with(&wish["payload"].to_string(), &own)).await;
+    assert_eq!(status, 202, "{answer}");
+    let frames = stream.read_to_end().await;
+    assert_eq!(text_of(&frames[frames.len() - 1..], "stdout"), "");
+    let ended = agent.ended(&id).await;
+    assert_eq!(ended["reason"], "cancelled", "{ended}");
+    assert!(ended["result"]["stdout"].as_str().expect("text").contains("it is [REDACTED]"), "{ended}");
+    canaries.absent("the last frame", frames.last().expect("a frame").to_string());
+    canaries.absent("the result", ended.to_string());
+    assert_eq!(agent.terminate(), Some(0), "{}", agent.log());
+    let log = agent.log();
+    assert!(log.contains("TRACE") && log.contains("DEBUG"), "a log that says little proves little:\n{log}");
+    canaries.absent("the log", log);
+    let files = canaries.absent_below(&agent.dir.path().join("data"));
+    assert!(files >= 2, "the record and a spool: {files} files");
+}
+
+/// The search must be able to find.
+#[test]
+fn a_canary_is_found_in_each_of_its_forms() {
+    let canaries = Canaries::new(&["stdin"]);
+    let text = canary("stdin");
+    let base64 = base64::engine::general_purpose::STANDARD.encode(format!("{text} and more"));
+    assert_eq!(canaries.found(format!("a {text} b").as_bytes()), ["stdin"]);
+    assert_eq!(canaries.found(format!("a {base64} b").as_bytes()), ["stdin as base64"]);
+    assert_eq!(canaries.found(hex::encode(&text).as_bytes()), ["stdin as hex"]);
+    assert_eq!(canaries.found(b"nothing"), Vec::<&str>::new());
+}
