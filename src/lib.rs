@@ -3,6 +3,9 @@
 //!
 //! Rooms from top to bottom; a room uses only rooms below it (`tests/house.rs` holds that).
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
+
 pub mod agent;
 pub mod cli;
 

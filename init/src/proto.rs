@@ -15,7 +15,10 @@
 //! [`crate::spool`]), never over the channel: so a job runs on, and its end is known, while the agent
 //! is down. When the channel closes before a job came, the supervisor ends; after that it stays.
 
-use std::time::Duration;
+use std::{
+    io::{self, Read},
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -192,6 +195,13 @@ impl Refusal {
 }
 
 impl Artifact {
+    fn is_plausible(&self) -> bool {
+        match self {
+            Artifact::Kept { size, sha256, at, .. } => is_number(*size) && is_number(*at) && is_hash(sha256),
+            Artifact::Refused { .. } => true,
+        }
+    }
+
     /// As it was asked for, or found.
     pub fn path(&self) -> &str {
         match self {
@@ -215,6 +225,85 @@ pub enum Stop {
     Timeout,
     Cancelled,
     OutputLimit,
+}
+
+/// Reads a whole message.
+///
+/// # Errors
+/// The reader's, and [`io::ErrorKind::InvalidData`] for a message that is too long.
+pub fn read_message(reader: &mut impl Read) -> io::Result<Vec<u8>> {
+    let mut header = [0; 4];
+    reader.read_exact(&mut header)?;
+    read_body(reader, header)
+}
+
+/// The same, of a message whose header has been read.
+///
+/// # Errors
+/// As [`read_message`].
+pub fn read_body(reader: &mut impl Read, header: [u8; 4]) -> io::Result<Vec<u8>> {
+    let mut body = vec![0; length(header)?];
+    reader.read_exact(&mut body)?;
+    Ok(body)
+}
+
+fn length(header: [u8; 4]) -> io::Result<usize> {
+    let length = u32::from_le_bytes(header) as usize;
+    if length > MAX_MESSAGE {
+        return Err(bad(format!("a message of {length} bytes; at most {MAX_MESSAGE} are taken")));
+    }
+    Ok(length)
+}
+
+/// The job in a message's body.
+///
+/// # Errors
+/// [`io::ErrorKind::InvalidData`] if it is none.
+pub fn job(body: &[u8]) -> io::Result<Job> {
+    serde_json::from_slice(body).map_err(|error| bad(format!("the first message is no job: {error}")))
+}
+
+fn bad(sentence: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, sentence)
+}
+
+/// What the agent says after the job, out of a stream that comes in pieces.
+#[derive(Debug, Default)]
+pub struct Controls {
+    /// What is not a whole message yet.
+    partial: Vec<u8>,
+}
+
+impl Controls {
+    /// Takes the next piece of the stream.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::InvalidData`] if more has come than any message has: the stream is of no more use.
+    pub fn push(&mut self, piece: &[u8]) -> io::Result<()> {
+        self.partial.extend_from_slice(piece);
+        if self.partial.len() > MAX_MESSAGE {
+            return Err(bad("a control message is too long".to_owned()));
+        }
+        Ok(())
+    }
+
+    /// Whether nothing has come that was not taken.
+    pub fn is_empty(&self) -> bool {
+        self.partial.is_empty()
+    }
+
+    /// The next stop that has come whole.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::InvalidData`] if there is something else: the stream is of no more use.
+    pub fn next_stop(&mut self) -> io::Result<Option<Stop>> {
+        let Some(header) = self.partial.first_chunk::<4>() else { return Ok(None) };
+        let end = 4 + length(*header)?;
+        let Some(body) = self.partial.get(4..end) else { return Ok(None) };
+        let Control::Stop { why } = serde_json::from_slice(body)?;
+        self.partial.drain(..end);
+        Ok(Some(why))
+    }
 }
 
 /// How the job's first process ended.
@@ -249,6 +338,22 @@ pub struct StreamTotals {
     pub sha256: String,
 }
 
+impl StreamTotals {
+    fn is_plausible(&self) -> bool {
+        is_number(self.bytes) && is_number(self.dropped) && is_hash(&self.sha256)
+    }
+}
+
+/// Whether it is a SHA-256 in lower-case hex.
+fn is_hash(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
+}
+
+/// Whether a count can be kept: the record's numbers have a sign.
+fn is_number(count: u64) -> bool {
+    i64::try_from(count).is_ok()
+}
+
 /// The supervisor's last record: the job has ended and all of its output is in the spool.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
@@ -271,4 +376,109 @@ pub struct Report {
     /// What became of the files that were to be kept.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub artifacts: Vec<Artifact>,
+}
+
+impl Report {
+    /// Reads a report. The supervisor is ours, and runs where a hostile job does: what no job can have come to is
+    /// not believed.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse(body: &[u8]) -> Result<Report, String> {
+        let report: Report = serde_json::from_slice(body).map_err(|error| error.to_string())?;
+        let ending = match &report.ending {
+            Ending::Exited { code } => (0..=255).contains(code),
+            // Linux has 64 of them.
+            Ending::Signalled { signal } => (1..=64).contains(signal),
+            Ending::NotStarted { code, .. } => (0..=255).contains(code),
+        };
+        let counts = [
+            report.cpu_ms,
+            report.max_rss_bytes,
+            report.oom_kills,
+            report.start_ns,
+            report.end_ns,
+            report.run_ms,
+        ];
+        match () {
+            () if !ending => Err("no process ends like that".to_owned()),
+            () if !counts.into_iter().all(is_number) => Err("a number is too large".to_owned()),
+            () if !report.artifacts.iter().all(Artifact::is_plausible) => {
+                Err("what it says of a file can't be".to_owned())
+            }
+            () if !(report.stdout.is_plausible() && report.stderr.is_plausible()) => {
+                Err("the totals of a stream are none".to_owned())
+            }
+            () => Ok(report),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report() -> Report {
+        let totals = StreamTotals { bytes: 1, dropped: 0, sha256: "0a".repeat(32) };
+        Report {
+            ending: Ending::Exited { code: 0 },
+            stopped: None,
+            stdout: totals.clone(),
+            stderr: totals,
+            cpu_ms: 1,
+            max_rss_bytes: 1,
+            oom_kills: 0,
+            start_ns: 1,
+            end_ns: 2,
+            run_ms: 1,
+            artifacts: Vec::new(),
+        }
+    }
+
+    fn parse(change: impl FnOnce(&mut Report)) -> Result<Report, String> {
+        let mut report = report();
+        change(&mut report);
+        Report::parse(&serde_json::to_vec(&report).unwrap())
+    }
+
+    #[test]
+    fn reports_are_believed_within_bounds_only() {
+        assert_eq!(parse(|_| {}), Ok(report()));
+        assert!(parse(|report| report.run_ms = i64::MAX as u64).is_ok());
+        assert!(parse(|report| report.run_ms = 1 << 63).is_err());
+        assert!(parse(|report| report.max_rss_bytes = u64::MAX).is_err());
+        assert!(parse(|report| report.stdout.dropped = u64::MAX).is_err());
+        assert!(parse(|report| report.stderr.bytes = u64::MAX).is_err());
+        assert!(parse(|report| report.stderr.sha256.push('0')).is_err());
+        assert!(parse(|report| report.stdout.sha256 = "0A".repeat(32)).is_err());
+        for (signal, good) in [(0, false), (1, true), (64, true), (65, false), (i32::MAX, false)] {
+            assert_eq!(
+                parse(|report| report.ending = Ending::Signalled { signal }).is_ok(),
+                good,
+                "{signal}"
+            );
+        }
+        for (code, good) in [(-1, false), (0, true), (255, true), (256, false)] {
+            assert_eq!(parse(|report| report.ending = Ending::Exited { code }).is_ok(), good, "{code}");
+        }
+    }
+
+    #[test]
+    fn stops_come_whole_or_not_at_all() {
+        let body = serde_json::to_vec(&Control::Stop { why: Stop::Timeout }).unwrap();
+        let mut message = u32::try_from(body.len()).unwrap().to_le_bytes().to_vec();
+        message.extend_from_slice(&body);
+        let mut controls = Controls::default();
+        for byte in &message[..message.len() - 1] {
+            controls.push(&[*byte]).unwrap();
+            assert_eq!(controls.next_stop().unwrap(), None);
+        }
+        controls.push(&message[message.len() - 1..]).unwrap();
+        controls.push(&message).unwrap();
+        assert_eq!(controls.next_stop().unwrap(), Some(Stop::Timeout));
+        assert_eq!(controls.next_stop().unwrap(), Some(Stop::Timeout));
+        assert_eq!(controls.next_stop().unwrap(), None);
+        controls.push(&u32::MAX.to_le_bytes()).unwrap();
+        assert!(controls.next_stop().is_err(), "nothing is so long");
+    }
 }

@@ -97,8 +97,8 @@ impl Following {
                 }
                 Kind::Report => {
                     let body = self.cursor.body(&record).await?;
-                    let report = serde_json::from_slice(&body)
-                        .map_err(|e| self.cursor.corrupt(format!("no report: {e}")))?;
+                    let report = Report::parse(&body)
+                        .map_err(|what| self.cursor.corrupt(format!("no report: {what}")))?;
                     self.report = Some(report);
                 }
                 Kind::Stdout | Kind::Stderr => {

@@ -120,11 +120,12 @@ fn raw(kind: Kind, seq: u64, offset: u64, body: &[u8]) -> Vec<u8> {
 }
 
 fn report() -> Report {
+    let totals = || StreamTotals { sha256: "00".repeat(32), ..StreamTotals::default() };
     Report {
         ending: Ending::Exited { code: 3 },
         stopped: None,
-        stdout: StreamTotals::default(),
-        stderr: StreamTotals::default(),
+        stdout: totals(),
+        stderr: totals(),
         cpu_ms: 1,
         max_rss_bytes: 2,
         oom_kills: 0,

@@ -10,7 +10,7 @@ use std::{
 use quickcmd_init::proto::{self, Control, Hello, Job};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, Interest},
+    io::{AsyncRead, AsyncReadExt, AsyncWriteExt, Interest},
     net::{UnixListener, UnixStream},
 };
 
@@ -39,15 +39,7 @@ impl Channel {
 
     /// Waits for the greeting: at the beginning, and after each job that another may follow.
     pub(super) async fn hello(&mut self) -> io::Result<()> {
-        let hello: Hello = serde_json::from_slice(&read_message(&mut self.stream).await?)?;
-        if hello.version != proto::VERSION {
-            return Err(io::Error::other(format!(
-                "the supervisor speaks version {} of the protocol, this agent {}",
-                hello.version,
-                proto::VERSION
-            )));
-        }
-        Ok(())
+        greeting(&mut self.stream).await
     }
 
     /// Whether the supervisor is still there. It says nothing after its greeting, so anything to read is
@@ -124,7 +116,27 @@ fn encode<T: serde::Serialize>(value: &T) -> io::Result<Vec<u8>> {
     Ok(message)
 }
 
-async fn read_message(stream: &mut UnixStream) -> io::Result<Vec<u8>> {
+/// Reads the supervisor's first message.
+async fn greeting(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<()> {
+    let hello: Hello = serde_json::from_slice(&read_message(stream).await?)?;
+    if hello.version != proto::VERSION {
+        return Err(io::Error::other(format!(
+            "the supervisor speaks version {} of the protocol, this agent {}",
+            hello.version,
+            proto::VERSION
+        )));
+    }
+    Ok(())
+}
+
+/// Whether these bytes are a supervisor's greeting, for the fuzzer.
+#[cfg(any(test, feature = "fuzzing"))]
+pub fn greeting_of(mut bytes: &[u8]) -> bool {
+    use futures_util::FutureExt;
+    greeting(&mut bytes).now_or_never().expect("memory is always there to be read").is_ok()
+}
+
+async fn read_message(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8>> {
     let length = stream.read_u32_le().await? as usize;
     if length > proto::MAX_MESSAGE {
         return Err(io::Error::other(format!("a message of {length} bytes from the supervisor")));

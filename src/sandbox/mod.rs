@@ -5,6 +5,8 @@
 
 mod calls;
 mod channel;
+#[cfg(any(test, feature = "fuzzing"))]
+pub use channel::greeting_of;
 mod container;
 mod docker;
 #[doc(hidden)]

@@ -12,7 +12,7 @@ use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
-use quickcmd_init::proto::{self, Control, Hello, Job, Stop};
+use quickcmd_init::proto::{self, Controls, Hello, Job, Stop};
 
 use super::{place, signals::Signals};
 
@@ -39,14 +39,13 @@ pub enum Heard {
 
 pub struct Channel {
     socket: UnixStream,
-    /// Bytes of a control message that is not whole yet.
-    partial: Vec<u8>,
+    controls: Controls,
 }
 
 impl Channel {
     /// Connects and says hello.
     pub fn connect(path: &Path) -> io::Result<Channel> {
-        let mut channel = Channel { socket: UnixStream::connect(path)?, partial: Vec::new() };
+        let mut channel = Channel { socket: UnixStream::connect(path)?, controls: Controls::default() };
         channel.hello()?;
         Ok(channel)
     }
@@ -65,8 +64,11 @@ impl Channel {
     /// Nobody is there any more, or something was said that belonged to the last job.
     pub fn hello_again(&mut self) -> io::Result<()> {
         let flags = OFlag::from_bits_retain(fcntl(&self.socket, FcntlArg::F_GETFL)?);
-        if !self.partial.is_empty() {
-            return Err(bad("a control message that nobody waits for".into()));
+        if !self.controls.is_empty() {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "a control message that nobody waits for",
+            ));
         }
         fcntl(&self.socket, FcntlArg::F_SETFL(flags & !OFlag::O_NONBLOCK))?;
         self.hello()
@@ -113,18 +115,10 @@ impl Channel {
             return Ok(None);
         }
         self.socket.read_exact(&mut header[got..])?;
-        let length = u32::from_le_bytes(header) as usize;
-        if length > proto::MAX_MESSAGE {
-            return Err(bad(format!(
-                "the job's message has {length} bytes; at most {} are taken",
-                proto::MAX_MESSAGE
-            )));
-        }
-        let mut body = vec![0; length];
-        self.socket.read_exact(&mut body)?;
-        let job: Job = serde_json::from_slice(&body)
-            .map_err(|error| bad(format!("the first message is no job: {error}")))?;
-        let spool = spool.ok_or_else(|| bad("the job came without the spool's descriptor".into()))?;
+        let job = proto::job(&proto::read_body(&mut self.socket, header)?)?;
+        let spool = spool.ok_or_else(|| {
+            io::Error::new(io::ErrorKind::InvalidData, "the job came without the spool's descriptor")
+        })?;
         let stdin = if job.stdin_len == 0 { None } else { Some(self.receive_stdin(job.stdin_len)?) };
         let placed = place::place(&mut self.socket, &job.files, &job.workdir)?;
         Ok(Some(Order { job, spool, stdin, placed }))
@@ -193,25 +187,18 @@ impl Channel {
                         None => Err(io::ErrorKind::UnexpectedEof.into()),
                     };
                 }
-                Ok(n) => self.partial.extend_from_slice(&bytes[..n]),
+                Ok(n) => self.controls.push(&bytes[..n])?,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return self.parse_stop(),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
-            }
-            if self.partial.len() > proto::MAX_MESSAGE {
-                return Err(bad("a control message is too long".into()));
             }
         }
     }
 
     fn parse_stop(&mut self) -> io::Result<Option<Stop>> {
         let mut first = None;
-        while let Some(header) = self.partial.first_chunk::<4>() {
-            let end = 4 + u32::from_le_bytes(*header) as usize;
-            let Some(body) = self.partial.get(4..end) else { break };
-            let Control::Stop { why } = serde_json::from_slice(body)?;
+        while let Some(why) = self.controls.next_stop()? {
             first.get_or_insert(why);
-            self.partial.drain(..end);
         }
         Ok(first)
     }
@@ -229,8 +216,4 @@ fn closed(error: &io::Error) -> bool {
         error.kind(),
         io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
     )
-}
-
-fn bad(sentence: String) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, sentence)
 }
