@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 PREFIX ?= /usr/local
 
-.PHONY: help demo test chaos check bench bench-quick run build build-agent fmt install uninstall clean
+.PHONY: help demo test chaos fuzz schemathesis scan dudect check bench bench-quick run build build-agent fmt install uninstall clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -16,6 +16,18 @@ test: ## everything: unit, integration, real Docker, the Python and shell contro
 
 chaos: ## faults befall an agent at work; SEED=, DURATION= (seconds, 300), PLANTED= (a defect to be found)
 	@scripts/chaos.sh
+
+fuzz: ## libFuzzer over each target; DURATION= (seconds each, 60); needs cargo-fuzz
+	@scripts/fuzz.sh
+
+schemathesis: ## asks an agent everything that its OpenAPI document allows; SEED=, EXAMPLES= (of each operation, 200)
+	@scripts/schemathesis.sh
+
+scan: ## testssl.sh and slowhttptest against an agent; DURATION=, CONNECTIONS=
+	@scripts/scan.sh
+
+dudect: ## whether a wrong MAC's time tells where it is wrong; a million samples, release build
+	@scripts/dudect.sh
 
 check: ## format, clippy without warnings, docs, shellcheck, cargo-deny where it is installed
 	@scripts/check.sh

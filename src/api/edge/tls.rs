@@ -100,6 +100,8 @@ pub fn load(files: &TlsFiles, clients: Option<&ClientTls>) -> Result<Loaded, Tls
     };
     let mut config = builder.with_single_cert(chain, private).map_err(bad_pair)?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    // All suites are good; scanners, and some rules, want the server to choose among them.
+    config.ignore_client_order = true;
     config.ticketer = ring::Ticketer::new().map_err(bad_pair)?;
 
     let not_after = not_after.unwrap_or(0);
