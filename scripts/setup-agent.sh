@@ -156,6 +156,7 @@ cat <<END
 
 Installed. Next:
   edit $etc/agent-config.yaml          (controllers, images, limits)
+  quickcmd-agent preflight                         (what of this host to change)
   systemctl enable --now quickcmd-agent
   journalctl -u quickcmd-agent -f
 END

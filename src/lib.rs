@@ -15,6 +15,7 @@ pub mod client;
 pub mod jobs;
 
 pub mod filter;
+pub mod preflight;
 
 pub mod gate;
 pub mod output;

@@ -38,11 +38,12 @@ use crate::{
     api::{self, Door, Edge},
     audit::Event,
     base::{clock::Timestamp, disk, tasks::Tasks},
-    config::{Config, Faults},
+    config::{Config, Faults, PreflightMode},
     gate::Gate,
     jobs::Service,
     metrics::{Metrics, Outcome},
     output::Outputs,
+    preflight::{self, Level},
     sandbox::{Docker, Engine, Observer},
     store::{self, Store, StoreError},
 };
@@ -156,12 +157,37 @@ struct Agent {
 
 async fn serve(path: PathBuf, config: Config) -> Result<(), AgentError> {
     let mut signals = Signals::listen().map_err(AgentError::io("could not listen to signals"))?;
+    look_at_host(&path, &config).await?;
     let agent = build(path, config)?;
     become_ordinary(&agent.config)?;
     if let Err(error) = undumpable::become_undumpable() {
         tracing::warn!(%error, "the agent could be dumped to a core file, with its keys");
     }
     agent.main(&mut signals).await
+}
+
+/// The check of the host, as far as it is asked for.
+async fn look_at_host(path: &Path, config: &Config) -> Result<(), AgentError> {
+    if config.preflight == PreflightMode::Off {
+        return Ok(());
+    }
+    let report = preflight::look(path, config).await;
+    let mut dangers = Vec::new();
+    for finding in report.findings.iter().filter(|finding| finding.level != Level::Ok) {
+        let preflight::Finding { check, level, found, change } = finding;
+        match level {
+            Level::Danger => {
+                tracing::error!(check, found, change, "preflight: danger");
+                dangers.push(format!("preflight: {check}: {found} -> {change}"));
+            }
+            _ => tracing::warn!(check, found, change, "preflight: warning"),
+        }
+    }
+    if config.preflight == PreflightMode::Strict && !dangers.is_empty() {
+        dangers.push("preflight is strict: the agent does not start on this host".to_owned());
+        return Err(AgentError::Refused(dangers.join("\n")));
+    }
+    Ok(())
 }
 
 fn build(path: PathBuf, config: Config) -> Result<Agent, AgentError> {

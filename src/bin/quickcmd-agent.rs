@@ -73,6 +73,12 @@ enum Verb {
         #[command(subcommand)]
         verb: TokenVerb,
     },
+    /// Look at this host as an attacker would, and say what to change; exit code 1 if something is dangerous.
+    Preflight {
+        /// One JSON object.
+        #[arg(long)]
+        json: bool,
+    },
     /// Listen between the agent and Docker, and pass exactly the calls that the agent makes (docs/hardening.md).
     DockerFilter(DockerFilter),
 }
@@ -192,6 +198,8 @@ impl Arguments {
 /// A command line that can't be understood is a fault of the configuration like any other (`EX_USAGE`): the
 /// unit does not start the agent again for it.
 const USAGE: u8 = 64;
+/// `preflight` has found something dangerous.
+const DANGEROUS: u8 = 1;
 /// Standard output could not be written (`EX_IOERR`).
 const OUTPUT: u8 = 74;
 /// Its reader has gone: what a shell says of a program that SIGPIPE ended.
@@ -207,6 +215,7 @@ fn main() -> ExitCode {
         }
     };
     let config = &arguments.config;
+    let mut success = ExitCode::SUCCESS;
     let result = match arguments.verb {
         Some(Verb::GenKey) => Ok(quickcmd::config::generate_secret().expose_secret().to_owned()),
         Some(Verb::Backup { to }) => verbs::backup(config, &to),
@@ -222,6 +231,12 @@ fn main() -> ExitCode {
             TokenVerb::List { json } => token::list(config, json),
             TokenVerb::Revoke { id } => token::revoke(config, &id),
         },
+        Some(Verb::Preflight { json }) => verbs::preflight(config, json).map(|(text, dangerous)| {
+            if dangerous {
+                success = ExitCode::from(DANGEROUS);
+            }
+            text
+        }),
         Some(Verb::DockerFilter(arguments)) => {
             let level = arguments.log.clone();
             verbs::docker_filter(arguments.settings(), &level)
@@ -230,9 +245,9 @@ fn main() -> ExitCode {
         None => agent::run(config).map(|()| String::new()),
     };
     match result {
-        Ok(text) if text.is_empty() => ExitCode::SUCCESS,
+        Ok(text) if text.is_empty() => success,
         Ok(text) => match print(&text) {
-            Ok(()) => ExitCode::SUCCESS,
+            Ok(()) => success,
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::from(BROKEN_PIPE),
             Err(error) => {
                 complain(&format!("the answer could not be written to standard output: {error}"));

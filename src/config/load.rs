@@ -11,8 +11,8 @@ use secrecy::{ExposeSecret, SecretSlice};
 
 use super::{
     ArtifactsConfig, Config, Daily, GateConfig, JobsConfig, LARGEST_RESULT, LogConfig, OnRevoke,
-    OutputConfig, PoolConfig, PullPolicy, Rate, ReadAccess, RunAs, SandboxConfig, ServerConfig,
-    StorageConfig, clients,
+    OutputConfig, PoolConfig, PreflightMode, PullPolicy, Rate, ReadAccess, RunAs, SandboxConfig,
+    ServerConfig, StorageConfig, clients,
     controllers::{self, Base},
     faults::Faults,
     file::{self, Contents},
@@ -113,6 +113,11 @@ pub(super) fn read(notes: &Notes, env: &dyn Fn(&str) -> Option<String>) -> Optio
     let output = output(top.section("output"), artifacts);
     let storage = storage(top.section("storage"));
     let log = log(top.section("log"));
+    let preflight = top.choice(
+        "preflight",
+        PreflightMode::Off,
+        &[("off", PreflightMode::Off), ("warn", PreflightMode::Warn), ("strict", PreflightMode::Strict)],
+    );
     top.finish();
     Some(Config {
         agent_id,
@@ -126,6 +131,7 @@ pub(super) fn read(notes: &Notes, env: &dyn Fn(&str) -> Option<String>) -> Optio
         output,
         storage,
         log,
+        preflight,
         warnings: Vec::new(),
     })
 }

@@ -63,8 +63,19 @@ pub struct Config {
     pub output: OutputConfig,
     pub storage: StorageConfig,
     pub log: LogConfig,
+    pub preflight: PreflightMode,
     /// What is odd but no fault, for the log: one sentence each.
     pub warnings: Vec<String>,
+}
+
+/// Whether the host is looked at before the agent starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PreflightMode {
+    Off,
+    /// What is not well goes to the log.
+    Warn,
+    /// What is dangerous keeps the agent from starting.
+    Strict,
 }
 
 /// The ordinary user that the agent becomes when it is started as root.

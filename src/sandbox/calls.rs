@@ -17,7 +17,7 @@ use bollard::{
     errors::Error,
     models::{
         ContainerCreateBody, ContainerInspectResponse, ContainerSummary, ContainerUpdateBody,
-        CreateImageInfo, ImageInspect,
+        CreateImageInfo, ImageInspect, SystemInfo, SystemVersion,
     },
     query_parameters::{
         CreateContainerOptionsBuilder, CreateImageOptionsBuilder, InspectContainerOptions,
@@ -292,6 +292,13 @@ impl Api {
     pub(super) async fn ping(&self) -> Result<(), CallError> {
         let client = self.client().await?;
         self.timed("ping", PING_DEADLINE, client.ping()).await.map(|_| ())
+    }
+
+    /// All that the engine says of itself.
+    pub(super) async fn about(&self) -> Result<(SystemVersion, SystemInfo), CallError> {
+        let client = self.client().await?;
+        let version = self.timed("version", INSPECT_DEADLINE, client.version()).await?;
+        Ok((version, self.timed("info", INSPECT_DEADLINE, client.info()).await?))
     }
 
     /// The engine's version, in words.

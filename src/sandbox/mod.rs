@@ -34,7 +34,7 @@ pub use container::{
 };
 pub use docker::{Docker, NAME_PREFIX};
 pub use mould::{Mould, update_call};
-pub use outside::Outside;
+pub use outside::{About, Outside};
 pub use quickcmd_init::proto::{Job, Stop};
 
 use crate::{config::Limits, wire::payload::Network};

@@ -9,6 +9,20 @@ use super::{
 };
 use crate::config::SandboxConfig;
 
+/// What the engine says of itself, for the check of the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct About {
+    pub version: String,
+    pub containerd: Option<String>,
+    pub runc: Option<String>,
+    /// `1` or `2`.
+    pub cgroup: Option<String>,
+    /// `name=seccomp,profile=default`, `name=userns`, ...
+    pub security: Vec<String>,
+    /// What it says that it can't limit here.
+    pub unlimited: Vec<&'static str>,
+}
+
 /// A look at the engine that makes nothing and keeps nothing.
 pub struct Outside {
     api: Api,
@@ -24,6 +38,43 @@ impl Outside {
             api: Api::new(socket.into(), Arc::new(Uncounted)),
             home: docker::home(&config.agent_id, data_dir),
         }
+    }
+
+    /// What the engine says of itself.
+    ///
+    /// # Errors
+    /// The engine does not answer, or refuses.
+    pub async fn about(&self) -> Result<About, SandboxError> {
+        let (version, info) = self.api.about().await?;
+        let components = version.components.unwrap_or_default();
+        let of = |name: &str| {
+            components
+                .iter()
+                .find(|component| component.name == name)
+                .map(|component| component.version.clone())
+        };
+        let limits = [
+            ("memory", info.memory_limit),
+            ("swap", info.swap_limit),
+            ("CPU", info.cpu_cfs_quota),
+            ("processes", info.pids_limit),
+        ];
+        Ok(About {
+            version: version.version.unwrap_or_default(),
+            containerd: of("containerd"),
+            runc: of("runc"),
+            cgroup: info.cgroup_version.map(|version| version.to_string()),
+            security: info.security_options.unwrap_or_default(),
+            unlimited: limits.iter().filter(|(_, can)| *can == Some(false)).map(|(name, _)| *name).collect(),
+        })
+    }
+
+    /// Whether an image is on this host.
+    ///
+    /// # Errors
+    /// The engine does not answer, or refuses.
+    pub async fn has_image(&self, reference: &str) -> Result<bool, SandboxError> {
+        Ok(self.api.inspect_image(reference).await?.is_some())
     }
 
     /// Every container of the agent, in any state.

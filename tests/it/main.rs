@@ -19,6 +19,7 @@ mod mtls;
 mod operate;
 mod output;
 mod pool;
+mod preflight;
 mod reads;
 mod refusals;
 mod reload;

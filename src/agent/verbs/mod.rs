@@ -4,6 +4,7 @@
 mod backup;
 mod docker_filter;
 mod drain;
+mod preflight;
 mod restore;
 mod sandboxes;
 pub mod token;
@@ -14,6 +15,7 @@ use std::{future::Future, path::Path};
 pub use backup::backup;
 pub use docker_filter::docker_filter;
 pub use drain::{drain, undrain};
+pub use preflight::preflight;
 pub use restore::restore;
 pub use sandboxes::sandboxes;
 pub use verify_db::verify_db;
