@@ -20,6 +20,7 @@ export PATH="$target/debug:$PATH"
 
 dir="$(mktemp -d)"
 agent=
+# shellcheck disable=SC2317  # The trap calls it.
 stop() {
   [ -z "$agent" ] || end_agent "$agent" || true
   rm -rf "$dir"

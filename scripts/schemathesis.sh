@@ -24,6 +24,7 @@ fi
 dir="$(mktemp -d)"
 agent=
 # Told what runs in it, nothing of it is left.
+# shellcheck disable=SC2317  # The trap calls it.
 stop() {
   [ -z "$agent" ] || end_agent "$agent" || true
   rm -rf "$dir"

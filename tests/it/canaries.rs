@@ -27,7 +27,7 @@ impl Canaries {
             let text = canary(door);
             let base64 = base64::engine::general_purpose::STANDARD.encode(&text);
             // Without its end, which depends on what would follow.
-            forms.push((format!("{door} as base64"), base64[..base64.len() - 4].as_bytes().to_vec()));
+            forms.push((format!("{door} as base64"), base64.as_bytes()[..base64.len() - 4].to_vec()));
             forms.push((format!("{door} as hex"), hex::encode(&text).into_bytes()));
             forms.push(((*door).to_owned(), text.into_bytes()));
         }
