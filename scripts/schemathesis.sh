@@ -72,8 +72,8 @@ if ! kill -0 "$agent" 2>/dev/null; then
   echo "the agent has ended" >&2
   code=1
 fi
-if grep -E 'panicked|ERROR' "$dir/agent.log" | head -n 20; then
-  echo "the agent logged errors" >&2
+if grep -E 'panicked|a defect' "$dir/agent.log" | head -n 20; then
+  echo "the agent logged a defect" >&2
   code=1
 fi
 exit "$code"
