@@ -77,7 +77,7 @@ impl Caller {
                 }
                 drop(permit);
             });
-            tokio::time::sleep(rng.millis(20, 300)).await;
+            tokio::time::sleep(rng.millis(20, 200)).await;
         }
     }
 
@@ -101,7 +101,7 @@ impl Caller {
         let mut cancelled = false;
         let mut ends = 0;
         while ends < 2 {
-            tokio::time::sleep(rng.millis(50, 300)).await;
+            tokio::time::sleep(rng.millis(100, 600)).await;
             if !cancelled && cancel_at.is_some_and(|at| Instant::now() > at) {
                 // That it has ended already is an answer, too.
                 let path = format!("/api/v1/jobs/{}/cancel", plan.id);

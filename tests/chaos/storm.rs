@@ -55,7 +55,7 @@ async fn a_storm_breaks_no_promise() {
     let socket = docker.path().join("docker.sock");
     let proxy = Proxy::start(&socket, rng.fork());
     let config = format!(
-        "docker_host: \"unix://{}\"\nmax_concurrent_jobs: 6\nmax_queue_depth: 30\npool: {{size: 1, max: 2}}\n\
+        "docker_host: \"unix://{}\"\nmax_concurrent_jobs: 8\nmax_queue_depth: 30\npool: {{size: 1, max: 2}}\n\
          drain_timeout: 2s\ngrace: 1s\nfreshness: {{max_age: 3600s}}\n",
         socket.display()
     );
@@ -70,7 +70,7 @@ async fn a_storm_breaks_no_promise() {
         history: history.clone(),
         planted,
         // A short one has to be rough; a long one leaves time to jobs, too.
-        between: if duration.as_secs() > 120 { (300, 3000) } else { (100, 1000) },
+        between: if duration.as_secs() > 120 { (500, 4500) } else { (100, 1000) },
         counts: BTreeMap::new(),
     };
 
