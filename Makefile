@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 PREFIX ?= /usr/local
 
-.PHONY: help demo test chaos fuzz schemathesis scan dudect check bench bench-quick run build build-agent fmt install uninstall clean
+.PHONY: help demo test chaos escape fuzz schemathesis scan dudect check bench bench-quick run build build-agent fmt install uninstall clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -16,6 +16,9 @@ test: ## everything: unit, integration, real Docker, the Python and shell contro
 
 chaos: ## faults befall an agent at work; SEED=, DURATION= (seconds, 300), PLANTED= (a defect to be found)
 	@scripts/chaos.sh
+
+escape: ## every attempt of a hostile job, on real Docker, and a table of how each ended; JOBS= (of the last row, 200)
+	@scripts/escape.sh
 
 fuzz: ## libFuzzer over each target; DURATION= (seconds each, 60); needs cargo-fuzz
 	@scripts/fuzz.sh

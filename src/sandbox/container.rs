@@ -52,7 +52,7 @@ const MASKED: &[&str] = &[
 const READ_ONLY: &[&str] = &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// The labels of a container that is made for a job.
-pub(super) fn job_labels(label: &Label) -> HashMap<String, String> {
+pub(crate) fn job_labels(label: &Label) -> HashMap<String, String> {
     HashMap::from([
         (LABEL_ROW.to_owned(), label.row.to_string()),
         (LABEL_JOB.to_owned(), label.job_id.clone()),
@@ -62,7 +62,7 @@ pub(super) fn job_labels(label: &Label) -> HashMap<String, String> {
 }
 
 /// The create call's body. `folder`: the sandbox's folder on the host; `volumes`: what the image declares.
-pub(super) fn body(
+pub(crate) fn body(
     config: &SandboxConfig,
     shape: &Shape,
     folder: &str,
@@ -95,7 +95,7 @@ pub(super) fn body(
 }
 
 /// The limits that can be changed while the container runs. The sizes of its tmpfs can't.
-pub(super) fn update(limits: &Limits) -> ContainerUpdateBody {
+pub(crate) fn update(limits: &Limits) -> ContainerUpdateBody {
     let memory = Some(signed(limits.memory));
     ContainerUpdateBody {
         memory,

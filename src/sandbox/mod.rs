@@ -32,6 +32,8 @@ pub use calls::{LOG_CAP, Observer, Uncounted};
 pub use container::{
     LABEL_AGENT, LABEL_ATTEMPT, LABEL_HOME, LABEL_INSTANCE, LABEL_JOB, LABEL_PAYLOAD, LABEL_POOL, LABEL_ROW,
 };
+#[cfg(test)]
+pub(crate) use container::{body as create_body, job_labels, update as update_body};
 pub use docker::{Docker, NAME_PREFIX};
 pub use mould::{Mould, update_call};
 pub use outside::{About, Outside};

@@ -5,7 +5,8 @@
 //! ask for them elsewhere: io_uring, userfaultfd, perf_event_open, bpf, the kernel's keyrings, everything that
 //! mounts, unshare and setns (and `clone` with a namespace's flag), ptrace and its kin, settime, and sockets other
 //! than Unix, IP and the route kind of netlink. `clone3` answers `ENOSYS`, so that libraries fall back to
-//! `clone`, whose flags a filter can read. 32-bit system calls end the caller.
+//! `clone`, whose flags a filter can read. 32-bit system calls end the caller. `docs/seccomp.md` has the whole difference
+//! to Docker's profile.
 
 /// The profile, as JSON.
 pub(super) const PROFILE: &str = include_str!("seccomp/profile.json");
@@ -67,6 +68,21 @@ mod tests {
         }
         for name in ["read", "execve", "futex", "openat", "statx", "wait4", "prlimit64"] {
             assert!(free.contains(&name), "{name}");
+        }
+        // What the page says of the difference to Docker's profile.
+        let page = include_str!("../../docs/seccomp.md");
+        let between = |from: &str, to: &str| {
+            let (_, rest) = page.split_once(from).unwrap();
+            let part = rest.split_once(to).unwrap().0;
+            part.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<String>>()
+        };
+        let gone = between("## Taken away", "## Narrowed");
+        assert!(gone.len() > 10, "{gone:?}");
+        for name in gone.into_iter().chain(between("Not allowed in either:", "## Added")) {
+            assert!(!free.contains(&name.as_str()), "docs/seccomp.md says that {name} is not allowed");
+        }
+        for name in between("newer versions of Docker allow too:", "## On top") {
+            assert!(free.contains(&name.as_str()), "docs/seccomp.md says that {name} is allowed");
         }
         let mut sorted = free.clone();
         sorted.sort_unstable();
