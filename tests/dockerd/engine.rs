@@ -83,8 +83,11 @@ impl Dockerd {
 
     fn spawn(&mut self) {
         let at = |name: &str| self.dir.path().join(name).display().to_string();
-        let mut command = Command::new("dockerd");
+        // In a network of its own: told to have no bridge, dockerd removes docker0, which is the machine's own engine's.
+        // `unshare` becomes dockerd, so that its process id is that one's.
+        let mut command = Command::new("unshare");
         command
+            .args(["--net", "--", "dockerd"])
             .args([
                 "--config-file",
                 &at("daemon.json"),
