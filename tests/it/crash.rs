@@ -12,7 +12,7 @@ async fn five_running_and_fifty_queued_each_have_exactly_one_end() {
     let mut agent = Agent::with("max_concurrent_jobs: 5\n").await;
     let mut ids = Vec::new();
     for n in 0..5 {
-        ids.push(agent.submit(&format!("echo begin {n}; sleep 4; echo end {n}")).await);
+        ids.push(agent.submit(&format!("echo begin {n}; sleep 12; echo end {n}")).await);
     }
     for id in &ids {
         agent.until_status(id, "running").await;
