@@ -9,8 +9,9 @@ use crate::sandbox::NAME_PREFIX;
 const LONGEST: usize = 4096;
 /// Most bytes of a request's body; the agent's have a tenth of it.
 pub(super) const LARGEST_BODY: u64 = 256 << 10;
-/// The lowest minor version of the API that a path may name; Docker refuses older ones of its own.
-const OLDEST: u32 = 24;
+/// The lowest minor version of the API that a path may name, that of Docker 20.10. Under 1.39 and older Docker would drop
+/// parts of a body that has been checked: binds become recursive there.
+const OLDEST: u32 = 41;
 
 /// A container's name, as the agent makes it: `quickcmd-<home>-...`.
 #[derive(Debug, Clone, PartialEq, Eq)]

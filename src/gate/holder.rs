@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::atomic::{AtomicI64, Ordering},
+    sync::atomic::{AtomicBool, AtomicI64, Ordering},
 };
 
 use crate::{
@@ -28,12 +28,14 @@ pub struct Token {
     pub expires_at: Timestamp,
     /// Unix nanoseconds of the last use since [`Token::take_use`]; 0: none.
     used_at: AtomicI64,
+    /// Since this table was read.
+    revoked: AtomicBool,
 }
 
 impl Token {
     pub fn new(id: String, controller: Option<String>, rights: Rights, expires_at: Timestamp) -> Token {
         let holder = Holder { name: format!("token:{id}"), controller, rights };
-        Token { id, holder, expires_at, used_at: AtomicI64::new(0) }
+        Token { id, holder, expires_at, used_at: AtomicI64::new(0), revoked: AtomicBool::new(false) }
     }
 
     /// When it was last used since the last call of this function, if it was.
@@ -54,9 +56,17 @@ impl Tokens {
 
     /// The token with that text, if it is good now (its last moment included).
     pub fn find(&self, text: &str, now: Timestamp) -> Option<&Token> {
-        let found = self.0.get(&token::digest(text)?).filter(|token| now <= token.expires_at)?;
+        let good = |token: &&Token| now <= token.expires_at && !token.revoked.load(Ordering::Acquire);
+        let found = self.0.get(&token::digest(text)?).filter(good)?;
         found.used_at.store(now.0, Ordering::Relaxed);
         Some(found)
+    }
+
+    /// Is good no more from now on. Needs nothing that can fail, whatever becomes of reading the table anew.
+    pub fn revoke(&self, id: &str) {
+        self.iter()
+            .filter(|token| token.id == id)
+            .for_each(|token| token.revoked.store(true, Ordering::Release));
     }
 
     /// All of them, in no order.

@@ -147,6 +147,20 @@ enum Cut {
     Asked,
     /// Its ttl has passed.
     Late,
+    /// Its controller is on the list no more.
+    Revoked,
+}
+
+/// What keeps a job from starting now. Looked at before each step that can't be taken back: a pull, a start or the
+/// record may have taken long.
+fn hindrance(shared: &Shared, job: &jobs::Job, asked: &watch::Receiver<Option<Stop>>) -> Option<Cut> {
+    if asked.borrow().is_some() {
+        Some(Cut::Asked)
+    } else if late(job.ttl) {
+        Some(Cut::Late)
+    } else {
+        revoke::is_revoked(shared, &job.controller_id).then_some(Cut::Revoked)
+    }
 }
 
 /// Does a step before the start, for as long as the job may still start: a pull may take an hour. What the
@@ -204,21 +218,12 @@ async fn attempt(
         );
         return Outcome::Over;
     }
-    if asked.borrow().is_some() || job.cancel_requested_at.is_some() {
+    if job.cancel_requested_at.is_some() {
         return asked_before_start(shared, waiting).await;
     }
-    if late(job.ttl) {
-        return cut_short(shared, waiting, &job, Cut::Late).await;
-    }
-    // It was accepted while its controller was being revoked, or before this start.
-    if revoke::is_revoked(shared, &job.controller_id) {
-        return match revoke::cancel(shared, &job).await {
-            Ok(()) => Outcome::Over,
-            Err(error) => {
-                tracing::error!(row, %error, "a revoked controller's job could not be cancelled; it is tried again");
-                Outcome::Back(waiting)
-            }
-        };
+    // It may have been accepted while its controller was being revoked, or before this start of the agent.
+    if let Some(cut) = hindrance(shared, &job, &asked) {
+        return cut_short(shared, waiting, &job, cut).await;
     }
     // What a sandbox needs of the disk is little, and not to be had now: the job waits. The sweep looks at it too seldom.
     sweeps::storage_once(shared).await;
@@ -270,10 +275,8 @@ async fn attempt(
             Err(cut) => return cut_short(shared, waiting, &job, cut).await,
         };
         // For the last time: from here on it counts as started.
-        let asked_now = asked.borrow().is_some();
-        if asked_now || late(job.ttl) {
+        if let Some(cut) = hindrance(shared, &job, &asked) {
             sandbox.discard();
-            let cut = if asked_now { Cut::Asked } else { Cut::Late };
             return cut_short(shared, waiting, &job, cut).await;
         }
         let now = Timestamp::now();
@@ -301,14 +304,12 @@ async fn attempt(
         }
         // The record may have kept it waiting for long. Nothing has been handed over: it can still go back, and the
         // container goes after that is recorded, since a start without its container would count as lost.
-        let asked_now = asked.borrow().is_some();
-        if asked_now || late(job.ttl) {
+        if let Some(cut) = hindrance(shared, &job, &asked) {
             let queued = give_back(shared, row, now).await;
             sandbox.discard();
             if !queued {
                 return Outcome::Over;
             }
-            let cut = if asked_now { Cut::Asked } else { Cut::Late };
             return cut_short(shared, waiting, &job, cut).await;
         }
         failpoint!("id-recorded");
@@ -374,6 +375,14 @@ async fn cut_short(shared: &Arc<Shared>, waiting: Waiting, job: &jobs::Job, cut:
             conclude::write(shared, Ended::never_ran(job, expired()), None).await;
             Outcome::Over
         }
+        Cut::Revoked => match revoke::cancel(shared, job).await {
+            Ok(()) => Outcome::Over,
+            Err(error) => {
+                let row = waiting.row;
+                tracing::error!(row, %error, "a revoked controller's job could not be cancelled; it is tried again");
+                Outcome::Back(waiting)
+            }
+        },
     }
 }
 

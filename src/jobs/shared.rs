@@ -77,6 +77,8 @@ pub(super) struct Shared {
     pub quotas: Quotas,
     /// The bearer tokens that are not revoked; swapped whole by each change.
     pub tokens: ArcSwap<Tokens>,
+    /// Held while they are read from the record and put in place.
+    pub reading_tokens: tokio::sync::Mutex<()>,
     /// Whether running jobs of controllers that are on the list no more have to be looked for.
     pub look_for_revoked: AtomicBool,
     pub store: Store,
@@ -125,6 +127,7 @@ impl Shared {
             reads: Rates::new(65_536),
             quotas: Quotas::default(),
             tokens: ArcSwap::default(),
+            reading_tokens: tokio::sync::Mutex::default(),
             look_for_revoked: AtomicBool::new(true),
             store,
             outputs,

@@ -50,6 +50,15 @@ fn said(problem: &Problem) -> String {
 }
 
 #[test]
+fn a_token_that_is_revoked_is_good_no_more_at_once() {
+    let (digest, known) = (token::digest(TEXT).unwrap(), tokens("read", None));
+    known.revoke("another");
+    assert!(gate().reader(&bearer(), &known, NOW).is_ok());
+    known.revoke(&token::id(&digest));
+    assert!(gate().reader(&bearer(), &known, NOW).is_err());
+}
+
+#[test]
 fn a_token_reads_all_controllers_jobs_or_those_of_its_own() {
     let reader = gate().reader(&bearer(), &tokens("read", None), NOW).unwrap();
     assert!(reader.sees_all() && reader.may_see("controller-1") && reader.own().is_none());

@@ -82,6 +82,22 @@ async fn a_revoked_controllers_running_jobs_are_cancelled_where_that_is_configur
 }
 
 #[tokio::test]
+async fn a_revoked_controllers_job_that_has_its_turn_already_is_not_started() {
+    let dir = dir();
+    let life = Life::start(dir.path(), Fake::new(), ONE_ALONE).await;
+    life.fake.fail(Failure::ResolveSlow);
+    life.as_two("turns", "echo never").await.unwrap();
+    life.wait("it looks for its image", || life.fake.failures_left() == 0).await;
+    life.revoke_two(dir.path());
+    life.fake.end_pulls();
+    let result = life.ended("turns").await;
+    assert_eq!((result.reason, result.stdout.as_str()), (Reason::Cancelled, ""));
+    assert_eq!(life.fake.counts().jobs, 0);
+    let agent = (Some("agent".to_owned()), Some("its controller was revoked".to_owned()));
+    assert_eq!(cancelled_by(&life, "turns").await, agent);
+}
+
+#[tokio::test]
 async fn a_controller_that_was_revoked_while_the_agent_was_down_runs_nothing_more() {
     let dir = dir();
     let life = Life::start(dir.path(), Fake::new(), "max_concurrent_jobs: 1\non_revoke: cancel-all\n").await;
