@@ -1,7 +1,8 @@
 //! The attempts of a hostile job (docs/testing.md, "Escape"), each as a real job on real Docker through a real agent:
 //! how it must end, and that the agent, a neighbour and the host are as before. `make escape` runs all of them and prints
-//! the table. `QUICKCMD_ESCAPE` says what is run: `full`, `short` (without those that take long), or nothing if it is not
-//! set: then this test passes without a look.
+//! the table. `QUICKCMD_ESCAPE=full` runs those that take long, too.
+
+#![allow(clippy::unwrap_used, reason = "a test may stop where it stands")]
 
 #[path = "../common/harness.rs"]
 #[allow(dead_code, reason = "it is made for more than these tests")]
@@ -52,13 +53,10 @@ fn table() -> Vec<(&'static str, &'static str, Vec<Attempt>)> {
     ]
 }
 
+#[ignore = "make escape runs it"]
 #[tokio::test(flavor = "multi_thread")]
 async fn every_attempt_of_the_table_ends_as_it_must() {
-    let Ok(wanted) = std::env::var("QUICKCMD_ESCAPE") else {
-        println!("escape: not run; make escape runs it");
-        return;
-    };
-    let full = wanted == "full";
+    let full = std::env::var("QUICKCMD_ESCAPE").is_ok_and(|wanted| wanted == "full");
     let only = std::env::var("QUICKCMD_ESCAPE_ROW").unwrap_or_default();
     let field = Arc::new(Field::new().await);
     let (mut shown, mut failures) = (String::new(), Vec::new());

@@ -166,9 +166,10 @@ impl<T> Plan<T> {
         }
     }
 
-    /// One that a job of this shape had waits again, if there is place; `born`: its age counts from its start.
+    /// One that a job of this shape had waits again, if there is place and it is not too old; `born`: its age counts
+    /// from its start. One that is never seen to wait would live for ever otherwise.
     pub(super) fn give_back(&mut self, shape: &Shape, waiting: T, born: Instant) -> Option<T> {
-        if !self.has_place(self.depth()) {
+        if !self.has_place(self.depth()) || born.elapsed() >= self.config.max_age {
             return Some(waiting);
         }
         self.shelf(shape).waiting.push_back((born, waiting));
