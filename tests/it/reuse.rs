@@ -47,6 +47,8 @@ async fn a_job_in_a_used_sandbox_costs_docker_nothing() {
         assert_eq!(next["sandbox_id"], first["sandbox_id"]);
     }
     assert_eq!(agent.metric("quickcmd_agent_sandbox_reuses_total").await, 5.0);
+    // The supervisor may have connected, and its jobs have run, before Docker has answered the start.
+    until("Docker has answered", PATIENCE, async || calls(&agent, "start").await > 0.0).await;
     for call in ["create", "start"] {
         assert_eq!(calls(&agent, call).await, 1.0, "{call}");
     }
