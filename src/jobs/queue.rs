@@ -29,7 +29,7 @@ pub struct Waiting {
     pub image: Arc<str>,
     /// Since when the engine has not answered when this job had its turn.
     pub unreachable_since: Option<Instant>,
-    /// Whether it has stood aside for its image: it does so once, so that it comes to its turn whatever the registry does.
+    /// Whether it has stood aside for its image, and that was there then: it keeps its turn now, whatever is pulled.
     pub stood_aside: bool,
 }
 
@@ -188,10 +188,14 @@ impl Queue {
         fresh
     }
 
-    /// Puts the jobs that stand aside for an image back at the heads of their controllers' lines, in their order.
-    pub fn unpark(&mut self, image: &str) {
-        for row in self.parked.release(image).into_iter().rev() {
-            let Some(job) = self.rows.get(&row) else { continue };
+    /// Puts the jobs that stand aside for an image back at the heads of their controllers' lines, in their order, and
+    /// tells the first of them. Without the image they may stand aside once more: else a pull that breaks slowly would
+    /// have each of them keep a turn while it is tried again.
+    pub fn unpark(&mut self, image: &str, is_there: bool) -> Option<i64> {
+        let released = self.parked.release(image);
+        for &row in released.iter().rev() {
+            let Some(job) = self.rows.get_mut(&row) else { continue };
+            job.stood_aside = is_there;
             let lane = self.lanes.entry(Arc::clone(&job.controller)).or_default();
             lane.aside = lane.aside.saturating_sub(1);
             if lane.waiting == 0 {
@@ -201,6 +205,7 @@ impl Queue {
             lane.order.push_front(row);
             lane.waiting += 1;
         }
+        released.front().copied()
     }
 
     /// Takes one job out of the middle; `None` if it does not wait (any more).
@@ -409,7 +414,7 @@ mod tests {
         assert_eq!(queue.reserve("a", places(9, Some(3))), Err(Full::Controller { depth: 3 }), "they wait");
         queue.push(of("here", job(6, "a", 9)));
         assert_eq!(queue.take(2).map(|job| job.row), Some(2));
-        queue.unpark("slow");
+        assert_eq!(queue.unpark("slow", true), Some(1));
         // Two controllers in turn; within one, those that stood aside are first and in their order.
         assert_eq!(order(&mut queue), [1, 4, 5, 6]);
         assert!(wanted.is_cancelled(), "nobody waits for it");
@@ -420,7 +425,8 @@ mod tests {
     fn a_job_stands_aside_once_and_a_pull_nobody_waits_for_holds_up_nobody() {
         let mut queue = Queue::default();
         queue.park(of("slow", job(1, "a", 9))).expect("the first");
-        queue.unpark("slow");
+        assert_eq!(queue.unpark("slow", true), Some(1));
+        assert_eq!(queue.unpark("slow", true), None);
         let back = queue.pop(anybody).expect("it is in line");
         let wanted = queue.park(of("slow", job(2, "a", 5))).expect("another pull");
         queue.push_front(back);
@@ -432,6 +438,26 @@ mod tests {
         queue.park(of("slow", job(4, "gone", 9)));
         assert_eq!(queue.take_of(|controller| controller == "gone", 9).len(), 1);
         assert!(queue.lanes.is_empty() && queue.ring.is_empty() && queue.is_empty());
+    }
+
+    #[test]
+    fn who_waited_for_a_pull_that_broke_may_stand_aside_again() {
+        let mut queue = Queue::default();
+        for row in 1..=4 {
+            queue.push(of("slow", job(row, "a", 9)));
+        }
+        queue.push(of("here", job(5, "a", 9)));
+        let first = queue.pop(anybody).expect("the first");
+        queue.park(first).expect("the first of its image");
+        assert_eq!(queue.pop(anybody).map(|job| job.row), Some(5));
+        assert_eq!(queue.unpark("slow", false), Some(1));
+        let again = queue.pop(anybody).expect("it is in line");
+        assert_eq!((again.row, again.stood_aside), (1, false));
+        queue.park(again).expect("the next pull");
+        assert_eq!(queue.pop(anybody), None, "the others go with it");
+        assert_eq!(queue.len(), 4);
+        assert_eq!(queue.unpark("slow", true), Some(1));
+        assert!((1..=4).all(|_| queue.pop(anybody).is_some_and(|job| job.stood_aside)));
     }
 
     proptest! {
@@ -460,7 +486,10 @@ mod tests {
                             queue.park(job);
                         }
                     }
-                    4 => queue.unpark(&format!("i{}", pick % 2)),
+                    4 => {
+                        let first = queue.unpark(&format!("i{}", pick % 2), pick > 2);
+                        prop_assert!(first.is_none_or(|row| inside.contains(&row)));
+                    }
                     _ => {
                         let row = next - pick;
                         prop_assert_eq!(queue.take(row).is_some(), inside.remove(&row));
@@ -469,7 +498,7 @@ mod tests {
                 prop_assert_eq!(queue.len(), inside.len());
             }
             for image in ["i0", "i1"] {
-                queue.unpark(image);
+                queue.unpark(image, true);
             }
             let rest: std::collections::BTreeSet<i64> = order(&mut queue).into_iter().collect();
             prop_assert_eq!(rest, inside);

@@ -1,11 +1,14 @@
 //! What becomes of the jobs of a controller that is on the list no more: those that wait are cancelled, those that
-//! run if the configuration says so. A job that comes to its turn all the same is stopped there (`runner.rs`).
+//! run if the configuration says so. A job that has its turn and has not started looks for itself (`runner.rs`).
 
 use std::sync::{Arc, atomic::Ordering};
+
+use futures_util::future;
 
 use super::{
     conclude::{self, Ended},
     ending::Verdict,
+    queue::Waiting,
     shared::Shared,
 };
 use crate::{
@@ -46,27 +49,30 @@ async fn queued(shared: &Arc<Shared>) {
             return;
         }
         shared.show_depth();
-        let mut taken = taken.into_iter();
-        while let Some(waiting) = taken.next() {
-            let row = waiting.row;
-            let read = shared.store.read(move |db| jobs::get(db, row)).await;
-            let ended = match read {
-                Ok(Some(job)) => cancel(shared, &job).await,
-                Ok(None) => {
-                    tracing::error!(row, "a queued job is not in the database any more");
-                    Ok(())
-                }
-                Err(error) => Err(error),
-            };
-            if let Err(error) = ended {
-                tracing::error!(row, %error, "a revoked controller's job could not be cancelled; it is tried again");
-                let mut queue = shared.queue();
-                queue.push(waiting);
-                taken.for_each(|waiting| queue.push(waiting));
-                return;
-            }
+        // At once: they share commits, and none waits for another's.
+        let ends = taken.into_iter().map(|waiting| end(shared, waiting));
+        if future::join_all(ends).await.contains(&false) {
+            return;
         }
     }
+}
+
+/// Cancels one that waited; `false` if it could not be, and waits on.
+async fn end(shared: &Arc<Shared>, waiting: Waiting) -> bool {
+    let row = waiting.row;
+    let ended = match shared.store.read(move |db| jobs::get(db, row)).await {
+        Ok(Some(job)) => cancel(shared, &job).await,
+        Ok(None) => {
+            tracing::error!(row, "a queued job is not in the database any more");
+            Ok(())
+        }
+        Err(error) => Err(error),
+    };
+    if let Err(error) = &ended {
+        tracing::error!(row, %error, "a revoked controller's job could not be cancelled; it is tried again");
+        shared.queue().push(waiting);
+    }
+    ended.is_ok()
 }
 
 /// Cancels a job that has not been started.

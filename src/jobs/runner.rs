@@ -47,6 +47,9 @@ const PULL_PATIENCE: Duration = Duration::from_secs(1);
 /// The same for one that has stood aside already.
 const NO_END: Duration = Duration::from_secs(86_400);
 
+/// How often a job in the middle of a step before its start looks whether it may still start.
+const LOOK: Duration = Duration::from_millis(250);
+
 /// The class of every job's sandbox that is used once. It holds nothing of anybody while it waits, so that all
 /// controllers may share what waits. One that is used again has its controller's id, which is never empty.
 pub const CLASS: &str = "";
@@ -94,16 +97,51 @@ pub(super) async fn run(
     }
 }
 
-/// Lets those who wait for an image come to their turns when it is there, or surely is not.
+/// Lets those who wait for an image come to their turns when it is there, or surely is not. Then the first of them has
+/// its answer, and the others ask once more.
 async fn unpark(shared: Arc<Shared>, image: Arc<str>, resolving: Resolving, wanted: CancellationToken) {
-    tokio::select! {
+    let resolved = tokio::select! {
         biased;
         () = wanted.cancelled() => return,
-        // What came of it each of them finds out in its turn.
-        _ = resolving => {}
-    }
-    shared.queue().unpark(&image);
+        resolved = resolving => resolved,
+    };
+    let error = match resolved {
+        Ok(Ok(_)) => None,
+        Ok(Err(error)) => Some(error),
+        Err(error) => Some(SandboxError::Failed(error.to_string())),
+    };
+    let first = {
+        let mut queue = shared.queue();
+        let first = queue.unpark(&image, error.is_none());
+        first.filter(|_| error.is_some()).and_then(|row| queue.take(row))
+    };
     shared.wake.notify_one();
+    if let (Some(error), Some(waiting)) = (error, first) {
+        without_image(&shared, waiting, error).await;
+        shared.show_depth();
+        shared.wake.notify_one();
+    }
+}
+
+/// What a job comes to that stood aside for an image in vain, and has no turn.
+async fn without_image(shared: &Arc<Shared>, waiting: Waiting, error: SandboxError) {
+    let row = waiting.row;
+    let outcome = match shared.store.read(move |db| jobs::get(db, row)).await {
+        // Asked to end meanwhile, by somebody who did not find it in the queue.
+        Ok(Some(job)) if job.cancel_requested_at.is_some() => asked_before_start(shared, waiting).await,
+        Ok(Some(job)) => not_started(shared, waiting, &job, error).await,
+        Ok(None) => {
+            tracing::error!(row, "a queued job is not in the database any more");
+            Outcome::Over
+        }
+        Err(error) => {
+            tracing::error!(row, %error, "a queued job could not be read; it is tried again");
+            Outcome::Back(waiting)
+        }
+    };
+    if let Outcome::Back(waiting) = outcome {
+        shared.queue().push_front(waiting);
+    }
 }
 
 /// Gives the turn back and puts the job into the queue, in one step: whoever asks it to end finds it here or there.
@@ -167,21 +205,26 @@ fn hindrance(shared: &Shared, job: &jobs::Job, asked: &watch::Receiver<Option<St
 /// step had begun is thrown away by the engine.
 async fn step<T>(
     work: impl Future<Output = T>,
-    ttl: i64,
+    shared: &Shared,
+    job: &jobs::Job,
     asked: &mut watch::Receiver<Option<Stop>>,
 ) -> Result<T, Cut> {
-    let passed = async {
-        while !late(ttl) {
-            // In short steps, for the clock may be set meanwhile.
-            let left = Timestamp::from_secs(ttl.saturating_add(1)).since(Timestamp::now());
-            tokio::time::sleep(left.clamp(Duration::from_millis(1), Duration::from_secs(1))).await;
+    let seen = asked.clone();
+    let hindered = async {
+        loop {
+            if let Some(cut) = hindrance(shared, job, &seen) {
+                return cut;
+            }
+            // In short steps, for the clock may be set meanwhile, and controllers be revoked.
+            let left = Timestamp::from_secs(job.ttl.saturating_add(1)).since(Timestamp::now());
+            tokio::time::sleep(left.clamp(Duration::from_millis(1), LOOK)).await;
         }
     };
     tokio::select! {
         biased;
         () = told(asked) => Err(Cut::Asked),
         done = work => Ok(done),
-        () = passed => Err(Cut::Late),
+        cut = hindered => Err(cut),
     }
 }
 
@@ -242,7 +285,7 @@ async fn attempt(
     let mut resolving = resolve(shared, &job.image);
     let patience = if waiting.stood_aside { NO_END } else { PULL_PATIENCE };
     let resolved = tokio::time::timeout(patience, &mut resolving);
-    let image = match step(resolved, job.ttl, &mut asked).await {
+    let image = match step(resolved, shared, &job, &mut asked).await {
         Ok(Ok(Ok(Ok(image)))) => image,
         Ok(Ok(Ok(Err(error)))) => return not_started(shared, waiting, &job, error).await,
         Ok(Ok(Err(error))) => {
@@ -269,7 +312,7 @@ async fn attempt(
         let label =
             Label { row, job_id: job.job_id.clone(), payload_sha256: job.payload_sha256.clone(), attempt };
         let launch = shared.engine.launch(shape.clone(), label);
-        let mut sandbox = match step(launch, job.ttl, &mut asked).await {
+        let mut sandbox = match step(launch, shared, &job, &mut asked).await {
             Ok(Ok(sandbox)) => sandbox,
             Ok(Err(error)) => return not_started(shared, waiting, &job, error).await,
             Err(cut) => return cut_short(shared, waiting, &job, cut).await,

@@ -98,6 +98,21 @@ async fn a_revoked_controllers_job_that_has_its_turn_already_is_not_started() {
 }
 
 #[tokio::test]
+async fn a_revoked_controllers_job_that_waits_for_its_sandbox_is_cancelled_there() {
+    let dir = dir();
+    let life = Life::start(dir.path(), Fake::new(), ONE_ALONE).await;
+    life.fake.fail(Failure::LaunchHangs);
+    life.as_two("launches", "echo never").await.unwrap();
+    life.wait("it asks for its sandbox", || life.fake.failures_left() == 0).await;
+    life.revoke_two(dir.path());
+    assert_eq!(life.ended("launches").await.reason, Reason::Cancelled);
+    let agent = (Some("agent".to_owned()), Some("its controller was revoked".to_owned()));
+    assert_eq!(cancelled_by(&life, "launches").await, agent);
+    life.submit("next", "echo here").await.unwrap();
+    assert_eq!(life.ended("next").await.stdout, "here\n", "its turn is free");
+}
+
+#[tokio::test]
 async fn a_controller_that_was_revoked_while_the_agent_was_down_runs_nothing_more() {
     let dir = dir();
     let life = Life::start(dir.path(), Fake::new(), "max_concurrent_jobs: 1\non_revoke: cancel-all\n").await;

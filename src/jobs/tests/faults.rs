@@ -114,6 +114,32 @@ async fn jobs_that_wait_for_a_slow_pull_keep_no_turn() {
 }
 
 #[tokio::test]
+async fn a_slow_pull_that_breaks_ends_one_job_and_has_no_other_keep_a_turn() {
+    let dir = dir();
+    let life = Life::start(dir.path(), Fake::new(), "max_concurrent_jobs: 1\n").await;
+    life.fake.fail(Failure::ResolveBreaks);
+    for id in ["first", "second", "third"] {
+        life.submit(id, "echo never").await.unwrap();
+    }
+    life.stuck().await;
+    life.turn(0).await;
+    life.queued(3).await;
+    // The next one has no end.
+    life.fake.fail(Failure::ResolveHangs);
+    life.fake.end_pulls();
+    assert_eq!(life.ended("first").await.reason, Reason::ImageUnavailable);
+    life.stuck().await;
+    life.submit_as("one", "here", "echo here", json!({"sandbox": {"image": "k"}})).await.unwrap();
+    assert_eq!(life.ended("here").await.stdout, "here\n", "it gets the turn that nobody keeps");
+    life.queued(2).await;
+    for id in ["second", "third"] {
+        assert_eq!(life.cancel(id).await.unwrap(), Status::Failed);
+        assert_eq!(life.ended(id).await.reason, Reason::Cancelled);
+    }
+    assert_eq!(life.fake.counts().jobs, 1);
+}
+
+#[tokio::test]
 async fn a_job_does_not_start_after_its_ttl_however_long_its_image_takes() {
     let dir = dir();
     let life = Life::start(dir.path(), Fake::new(), "max_concurrent_jobs: 2\n").await;

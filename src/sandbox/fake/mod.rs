@@ -33,6 +33,8 @@ pub enum Failure {
     ResolveHangs,
     /// `resolve` comes back when it is told to: a slow pull.
     ResolveSlow,
+    /// The same, and then there is no image: a pull that breaks.
+    ResolveBreaks,
     /// `launch` is refused, with this sentence.
     LaunchFails(String),
     /// `launch` never comes back.
@@ -203,8 +205,8 @@ impl Engine for Fake {
         async move {
             self.world.reachable()?;
             let fits = |failure: &Failure| {
-                use Failure::{ImageMissing, ResolveHangs, ResolveSlow, Unreachable};
-                matches!(failure, Unreachable | ImageMissing | ResolveHangs | ResolveSlow)
+                use Failure::{ImageMissing, ResolveBreaks, ResolveHangs, ResolveSlow, Unreachable};
+                matches!(failure, Unreachable | ImageMissing | ResolveHangs | ResolveSlow | ResolveBreaks)
             };
             match self.fails(fits) {
                 Some(Failure::Unreachable) => return Err(unreachable()),
@@ -212,7 +214,10 @@ impl Engine for Fake {
                 Some(Failure::ResolveSlow) => {
                     let _ = self.world.pulled.subscribe().wait_for(|pulled| *pulled).await;
                 }
-                Some(_) => {
+                Some(failure) => {
+                    if failure == Failure::ResolveBreaks {
+                        let _ = self.world.pulled.subscribe().wait_for(|pulled| *pulled).await;
+                    }
                     return Err(SandboxError::ImageUnavailable {
                         image: reference,
                         why: "the fake engine was told so".to_owned(),
