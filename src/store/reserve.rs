@@ -1,5 +1,5 @@
 //! Disk that is the record's alone. Whatever fills the rest, the ends of running jobs still find their place: SQLite
-//! appends them to its log, and the log has blocks beyond its end.
+//! appends them to its log, and the log has blocks beyond its end, however long it is.
 
 use std::{
     ffi::OsString,
@@ -13,8 +13,8 @@ use rustix::{
     io::Errno,
 };
 
-/// Bytes of the log that are kept. SQLite begins it anew once it has some 4 MiB; while the database itself can't grow, it
-/// goes on to the end of this: some hundreds of ends.
+/// Bytes that are kept beyond the log's end. SQLite begins it anew once it has some 4 MiB; while the database itself can't
+/// grow, or somebody reads in it for long, it goes on to the end of this: some hundreds of ends.
 const LOG: u64 = 16 << 20;
 
 /// Keeps the log's blocks.
@@ -45,10 +45,12 @@ impl Reserve {
             self.log = OpenOptions::new().write(true).open(&self.path).ok();
         }
         let Some(log) = &self.log else { return };
-        if log.metadata().is_ok_and(|about| about.blocks() * 512 >= LOG) {
+        let Ok(about) = log.metadata() else { return };
+        let wanted = about.len() + LOG;
+        if about.blocks() * 512 >= wanted {
             return;
         }
-        match fallocate(log, FallocateFlags::KEEP_SIZE, 0, LOG) {
+        match fallocate(log, FallocateFlags::KEEP_SIZE, 0, wanted) {
             Ok(()) | Err(Errno::NOSPC | Errno::DQUOT | Errno::INTR) => {}
             Err(error) => {
                 tracing::warn!(
@@ -67,29 +69,54 @@ mod tests {
     use super::*;
     use crate::store::Store;
 
+    /// Waits until the log has the reserve; how long it is. It comes after the answer.
+    async fn claimed(log: &Path) -> u64 {
+        for _ in 0..1500 {
+            let about = log.metadata().unwrap();
+            if about.blocks() * 512 >= about.len() + LOG {
+                return about.len();
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        panic!("{:?}", log.metadata().unwrap());
+    }
+
+    async fn change(store: &Store) {
+        store.write(|tx| Ok(tx.execute_batch("CREATE TABLE t (a); DROP TABLE t")?)).await.unwrap();
+    }
+
     #[tokio::test]
     async fn the_log_has_more_disk_than_it_is_long() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path().join("db")).unwrap();
         let log = folder.path().join("db-wal");
-        // It comes after the answer.
-        let claimed = async || {
-            for _ in 0..1500 {
-                if log.metadata().unwrap().blocks() * 512 >= LOG {
-                    return;
-                }
-                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-            }
-            panic!("the log has {} bytes of disk", log.metadata().unwrap().blocks() * 512);
-        };
-        store.write(|tx| Ok(tx.execute_batch("CREATE TABLE t (a); DROP TABLE t")?)).await.unwrap();
-        claimed().await;
-        let long = log.metadata().unwrap().len();
+        change(&store).await;
+        let long = claimed(&log).await;
         assert!(long < LOG / 2, "{long} bytes");
         // Another takes it away; the next commit claims it again.
         OpenOptions::new().write(true).open(&log).unwrap().set_len(long).unwrap();
-        store.write(|tx| Ok(tx.execute_batch("CREATE TABLE t (a); DROP TABLE t")?)).await.unwrap();
-        claimed().await;
+        change(&store).await;
+        claimed(&log).await;
+        store.close().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_log_that_has_grown_beyond_the_reserve_has_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path().join("db")).unwrap();
+        let log = folder.path().join("db-wal");
+        change(&store).await;
+        claimed(&log).await;
+        store
+            .write(|tx| {
+                tx.execute_batch("CREATE TABLE large (a)")?;
+                tx.execute("INSERT INTO large VALUES (zeroblob(?1))", [2 << 24])?;
+                Ok(())
+            })
+            .await
+            .unwrap();
+        let long = claimed(&log).await;
+        assert!(long > 2 * LOG, "{long} bytes");
         store.close().await.unwrap();
     }
 }

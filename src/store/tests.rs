@@ -250,6 +250,45 @@ async fn of_what_may_be_run_again_only_what_fails_is_taken_back() {
     assert_eq!(verify_all(store.path()).unwrap().jobs, 3);
 }
 
+/// What was answered as failed must not be there, whatever keeps it from being taken back.
+#[tokio::test]
+async fn where_a_change_can_not_be_taken_back_its_whole_group_is() {
+    for fails in [true, false] {
+        let (_folder, store) = store();
+        let (go, gate) = mpsc::channel::<()>();
+        let (begun, has_begun) = tokio::sync::oneshot::channel();
+        let holder = store.clone();
+        let hold = move |_: &Tx<'_>| {
+            let _ = begun.send(());
+            Ok(gate.recv().is_ok())
+        };
+        let first = tokio::spawn(async move { holder.write(hold).await });
+        has_begun.await.unwrap();
+        let again = store.write_again(|tx| put(tx, new_job("alice", "1")));
+        let before = store.write(|tx| accept(tx, &new_job("alice", "2")));
+        // The way back is gone, as after a fault of the disk: neither ROLLBACK TO nor RELEASE finds it.
+        let breaks = store.write(move |tx| {
+            accept(tx, &new_job("alice", "3"))?;
+            tx.execute_batch("RELEASE work")?;
+            if fails { Err(StoreError::Internal("mine".to_owned())) } else { Ok(()) }
+        });
+        let after = store.write(|tx| accept(tx, &new_job("alice", "4")));
+        let release = async {
+            tokio::task::yield_now().await;
+            go.send(()).unwrap();
+        };
+        let (again, before, breaks, after, ()) = tokio::join!(again, before, breaks, after, release);
+        first.await.unwrap().unwrap();
+        assert!(again.is_err() && before.is_err() && after.is_err(), "{again:?}, {before:?}, {after:?}");
+        assert!(breaks.is_err());
+        // Nothing of it is there, and the store goes on.
+        assert_eq!(store.read(jobs::unfinished_rows).await.unwrap(), [0_i64; 0]);
+        assert_eq!(store.read(audit::size).await.unwrap(), 0);
+        store.write(|tx| accept(tx, &new_job("alice", "5"))).await.unwrap();
+        assert_eq!(verify_all(store.path()).unwrap().jobs, 1);
+    }
+}
+
 #[tokio::test]
 async fn a_full_disk_is_typed_and_the_store_lives_on() {
     let (_folder, store) = store();

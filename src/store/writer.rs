@@ -244,9 +244,10 @@ fn commit(
     let mut left = again.into_iter();
     let committed = begun_with.and_then(|_| {
         for mut work in left.by_ref() {
-            let outcome = in_savepoint(conn, &next, &mut *work);
+            let (outcome, goes_on) = in_savepoint(conn, &next, &mut *work);
             let ended = conn.is_autocommit();
             done.push((work, outcome.clone()));
+            goes_on?;
             if ended {
                 // A full disk or an I/O error makes SQLite roll back everything at once.
                 return Err(outcome.err().unwrap_or_else(|| {
@@ -314,21 +315,28 @@ fn together(
     Ok(!failed)
 }
 
-/// A closure that fails or panics takes back its own changes and nobody else's.
-fn in_savepoint(conn: &Connection, next: &Cell<Option<u64>>, work: &mut dyn Work) -> Result<(), StoreError> {
-    run(conn, "SAVEPOINT work")?;
+/// A closure that fails or panics takes back its own changes and nobody else's. Beside what became of it: an error where
+/// that is not sure, and the transaction must not be committed.
+fn in_savepoint(
+    conn: &Connection,
+    next: &Cell<Option<u64>>,
+    work: &mut dyn Work,
+) -> (Result<(), StoreError>, Result<(), StoreError>) {
+    if let Err(error) = run(conn, "SAVEPOINT work") {
+        return (Err(error), Ok(()));
+    }
     let outcome = caught(conn, next, work);
     if conn.is_autocommit() {
-        return outcome;
+        return (outcome, Ok(()));
     }
-    match outcome {
+    let closed = match outcome {
         Ok(()) => run(conn, "RELEASE work"),
-        Err(error) => {
+        Err(_) => {
             next.set(None);
-            conn.execute_batch("ROLLBACK TO work; RELEASE work")?;
-            Err(error)
+            conn.execute_batch("ROLLBACK TO work; RELEASE work").map_err(StoreError::from)
         }
-    }
+    };
+    (outcome.and_then(|()| closed.clone()), closed)
 }
 
 /// Nothing of the closure is looked at after a panic, and its changes are undone.

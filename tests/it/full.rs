@@ -7,7 +7,7 @@ use std::{
     process::Command,
 };
 
-use quickcmd::store::verify_all;
+use quickcmd::store::{Store, verify_all};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -150,4 +150,39 @@ async fn on_a_full_disk_running_jobs_end_and_nothing_accepted_is_lost() {
     }
     verify_all(&small.data.join("agent-audit.db")).expect("the record holds");
     agent.no_container_left().await;
+}
+
+/// A reader of the record keeps SQLite from beginning the log anew; it has grown beyond what was set aside at first.
+#[tokio::test(flavor = "multi_thread")]
+async fn on_a_full_disk_there_is_a_reserve_behind_a_log_that_has_grown() {
+    let small = Small::prepare("");
+    let path = small.data.join("agent-audit.db");
+    let store = Store::open(&path).expect("a store");
+    store.write(|tx| Ok(tx.execute_batch("CREATE TABLE ballast (bytes)")?)).await.expect("a table");
+    let mut reader = rusqlite::Connection::open(&path).expect("a reader");
+    let reading = reader.transaction().expect("a transaction");
+    let _: i64 = reading.query_row("SELECT count(*) FROM ballast", [], |row| row.get(0)).expect("a number");
+    let add = async |bytes: i64| {
+        store
+            .write(move |tx| {
+                tx.execute("INSERT INTO ballast VALUES (zeroblob(?1))", [bytes])?;
+                Ok(())
+            })
+            .await
+    };
+    add(20 << 20).await.expect("there is space");
+    // The reserve is claimed after the answer, and before the next change.
+    add(1).await.expect("there is space");
+    let log = small.data.join("agent-audit.db-wal");
+    let long = log.metadata().expect("a log").len();
+    assert!(long > 20 << 20, "{long} bytes");
+    small.fill();
+    for n in 0..100 {
+        let added = add(64 << 10).await;
+        assert!(added.is_ok(), "change {n} on the full disk: {added:?}; {:?}", log.metadata());
+    }
+    assert!(small.free() < 2 << 20, "{} bytes are free", small.free());
+    drop(reading);
+    fs::remove_file(small.data.join("filler")).expect("it is there");
+    store.close().await.expect("it can be closed");
 }
