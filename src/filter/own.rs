@@ -56,15 +56,27 @@ impl Known {
     }
 }
 
-/// The id of a container that is the agent's, by Docker's answer to an inspection; `None` for any other. Labels alone
-/// would not do: an image can bring them. The agent's name, label and mount together can't be had by accident.
+/// The id of a container that is the agent's, by Docker's answer to an inspection; `None` for any other.
 pub(super) fn agents(rules: &Rules, inspected: &Value) -> Option<Id> {
     let id = Id::parse(inspected["Id"].as_str()?)?;
-    let name = Name::parse(inspected["Name"].as_str()?.trim_start_matches('/'))?;
-    let labelled = inspected["Config"]["Labels"][LABEL_HOME] == name.home();
+    is_own(rules, &inspected["Name"], &inspected["Config"]["Labels"], &inspected["Mounts"]).then_some(id)
+}
+
+/// Whether an entry of a list of Docker's is about a container of the agent's.
+pub(super) fn listed(rules: &Rules, entry: &Value) -> bool {
+    is_own(rules, &entry["Names"][0], &entry["Labels"], &entry["Mounts"])
+}
+
+/// Labels alone would not do: an image can bring them, and another agent has them. Name, label and mount together can't
+/// be had by accident.
+fn is_own(rules: &Rules, name: &Value, labels: &Value, mounts: &Value) -> bool {
+    let Some(name) = name.as_str().and_then(|name| Name::parse(name.trim_start_matches('/'))) else {
+        return false;
+    };
+    let labelled = labels[LABEL_HOME] == name.home();
     let folder = format!("{}/{}", rules.sandboxes, name.as_str());
-    let mounted = inspected["Mounts"].as_array()?.iter().any(|mount| {
+    let mounted = mounts.as_array().into_iter().flatten().any(|mount| {
         mount["Type"] == "bind" && mount["Destination"] == proto::MOUNT && mount["Source"] == folder.as_str()
     });
-    (labelled && mounted).then_some(id)
+    labelled && mounted
 }

@@ -131,7 +131,18 @@ impl Way<'_> {
     async fn go(&mut self, asked: &Asked, said: &[u8]) -> Result<Answer, Failed> {
         let (rules, known) = (&self.filter.settings.rules, &self.filter.known);
         match &asked.call {
-            Call::Ping | Call::Version | Call::Info | Call::List { .. } => self.ask(asked, None).await,
+            Call::Ping | Call::Version | Call::Info => self.ask(asked, None).await,
+            Call::List { .. } => {
+                let answer = self.send(asked, None).await?;
+                let (head, text) = self.read(answer).await?;
+                if head.0 != StatusCode::OK {
+                    return Ok(again(head, text));
+                }
+                let all: Vec<Value> = serde_json::from_slice(&text)
+                    .map_err(|error| Broken::Answer(format!("its list can't be read: {error}")))?;
+                let own = all.into_iter().filter(|one| own::listed(rules, one)).collect();
+                Ok(again(head, Value::Array(own).to_string().into()))
+            }
             Call::Create { name } => {
                 let create = body::create(rules, name, said)?;
                 self.image(asked, &create.image).await?;

@@ -285,6 +285,13 @@ fn a_container_is_the_agents_by_name_label_and_mount_together() {
                     "Source": format!("/var/lib/quickcmd/sandboxes/{NAME}")}],
     });
     assert_eq!(own::agents(&rules(), &whole).unwrap().as_str(), ID);
+    // The same in the form that lists have.
+    let listed = |whole: &Value| {
+        json!({"Id": whole["Id"], "Names": [whole["Name"]], "Labels": whole["Config"]["Labels"],
+               "Mounts": whole["Mounts"]})
+    };
+    assert!(own::listed(&rules(), &listed(&whole)));
+    assert!(!own::listed(&rules(), &json!({"Id": ID})) && !own::listed(&rules(), &Value::Null));
     for (place, value) in [
         ("/Id", json!("short")),
         ("/Name", json!("/postgres")),
@@ -300,6 +307,7 @@ fn a_container_is_the_agents_by_name_label_and_mount_together() {
         let mut other = whole.clone();
         *other.pointer_mut(place).unwrap() = value.clone();
         assert_eq!(own::agents(&rules(), &other), None, "{place} = {value}");
+        assert!(place == "/Id" || !own::listed(&rules(), &listed(&other)), "{place} = {value}");
     }
 }
 

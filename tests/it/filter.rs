@@ -250,6 +250,25 @@ async fn an_agent_that_was_taken_over_reaches_nothing_else() {
     let (status, said) = filter.call("GET", &format!("/containers/{like}/json"), "");
     assert_eq!(status, 403, "{said}");
 
+    // Nor are they in a list, whose label they have; its own ones are.
+    let list = |home: &str| {
+        let filters = format!("%7B%22label%22%3A%5B%22com.quickcmd.home%3D{home}%22%5D%7D");
+        filter.call("GET", &format!("/containers/json?all=true&filters={filters}"), "")
+    };
+    let own = agent.submit("sleep 600").await;
+    agent.until_status(&own, "running").await;
+    let containers = agent.containers();
+    assert!(!containers.is_empty());
+    for id in &containers {
+        let home = docker(&["inspect", "--format", "{{index .Config.Labels \"com.quickcmd.home\"}}", id]);
+        let (status, said) = list(&home);
+        assert_eq!(status, 200, "{said}");
+        assert!(said.contains(id), "{id}: {said}");
+    }
+    let labelled = docker(&["ps", "-aq", "--no-trunc", "--filter", "label=com.quickcmd.home=0123abcd"]);
+    assert!(ids.iter().all(|id| labelled.contains(id)), "{labelled}");
+    assert_eq!(list("0123abcd"), (200, "[]".to_owned()));
+
     // What is not there is told as Docker tells it.
     let (status, said) =
         filter.call("POST", &format!("/containers/{}/kill?signal=SIGKILL", "0".repeat(64)), "");
