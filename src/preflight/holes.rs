@@ -16,10 +16,29 @@ pub(super) struct Hole {
     pub what: &'static str,
     pub level: Level,
     /// The first version that has it; all before the fixes otherwise.
-    pub since: Option<[u32; 3]>,
+    pub since: Option<Number>,
     /// The first version of each branch without it, ascending. A branch above the last one never had it.
-    pub fixed: &'static [[u32; 3]],
+    pub fixed: &'static [Number],
     pub source: &'static str,
+}
+
+/// A version's numbers, and that of the pre-release, which comes before the release.
+pub(super) type Number = ([u32; 3], u32);
+
+/// In the place of a pre-release's number: it is none.
+pub(super) const RELEASE: u32 = u32::MAX;
+
+const fn v(a: u32, b: u32, c: u32) -> Number {
+    ([a, b, c], RELEASE)
+}
+
+const fn rc(a: u32, b: u32, c: u32, number: u32) -> Number {
+    ([a, b, c], number)
+}
+
+/// A version as it is written.
+pub(super) fn written(([a, b, c], pre): Number) -> String {
+    if pre == RELEASE { format!("{a}.{b}.{c}") } else { format!("{a}.{b}.{c}-rc{pre}") }
 }
 
 pub(super) const HOLES: &[Hole] = &[
@@ -30,7 +49,7 @@ pub(super) const HOLES: &[Hole] = &[
         what: "a symbolic link swapped during a mount leads to the host",
         level: Level::Danger,
         since: None,
-        fixed: &[[1, 0, 0]],
+        fixed: &[rc(1, 0, 0, 95)],
         source: "https://github.com/opencontainers/runc/security/advisories/GHSA-c3xm-pvg7-gh7r",
     },
     Hole {
@@ -39,8 +58,8 @@ pub(super) const HOLES: &[Hole] = &[
         published: "2024-01-31",
         what: "a leaked descriptor leads out of the container",
         level: Level::Danger,
-        since: Some([1, 0, 0]),
-        fixed: &[[1, 1, 12]],
+        since: Some(rc(1, 0, 0, 93)),
+        fixed: &[v(1, 1, 12)],
         source: "https://github.com/opencontainers/runc/security/advisories/GHSA-xr7r-f8xq-vfvv",
     },
     Hole {
@@ -50,7 +69,7 @@ pub(super) const HOLES: &[Hole] = &[
         what: "empty files can be made on the host",
         level: Level::Warning,
         since: None,
-        fixed: &[[1, 1, 14], [1, 2, 0]],
+        fixed: &[v(1, 1, 14), rc(1, 2, 0, 3)],
         source: "https://github.com/opencontainers/runc/security/advisories/GHSA-jfvp-7x6p-h2pv",
     },
     Hole {
@@ -60,7 +79,7 @@ pub(super) const HOLES: &[Hole] = &[
         what: "masked paths can be turned into the host's files",
         level: Level::Danger,
         since: None,
-        fixed: &[[1, 2, 8], [1, 3, 3]],
+        fixed: &[v(1, 2, 8), v(1, 3, 3), rc(1, 4, 0, 3)],
         source: "https://github.com/opencontainers/runc/security/advisories/GHSA-9493-h29p-rfm2",
     },
     Hole {
@@ -69,8 +88,8 @@ pub(super) const HOLES: &[Hole] = &[
         published: "2025-11-05",
         what: "the mount of /dev/console leads to the host's files",
         level: Level::Danger,
-        since: Some([1, 0, 0]),
-        fixed: &[[1, 2, 8], [1, 3, 3]],
+        since: Some(rc(1, 0, 0, 3)),
+        fixed: &[v(1, 2, 8), v(1, 3, 3), rc(1, 4, 0, 3)],
         source: "https://github.com/opencontainers/runc/security/advisories/GHSA-qw9x-cqr3-wc7r",
     },
     Hole {
@@ -80,7 +99,7 @@ pub(super) const HOLES: &[Hole] = &[
         what: "writes to /proc can be led elsewhere, past the security module",
         level: Level::Danger,
         since: None,
-        fixed: &[[1, 2, 8], [1, 3, 3]],
+        fixed: &[v(1, 2, 8), v(1, 3, 3), rc(1, 4, 0, 3)],
         source: "https://github.com/opencontainers/runc/security/advisories/GHSA-cgrx-mc8f-2prm",
     },
     Hole {
@@ -90,17 +109,17 @@ pub(super) const HOLES: &[Hole] = &[
         what: "containers in the host's network reach its own socket",
         level: Level::Warning,
         since: None,
-        fixed: &[[1, 3, 9], [1, 4, 3]],
+        fixed: &[v(1, 3, 9), v(1, 4, 3)],
         source: "https://github.com/containerd/containerd/security/advisories/GHSA-36xw-fx78-c5r4",
     },
     Hole {
         product: "containerd",
         id: "CVE-2024-25621",
-        published: "2025-11-05",
+        published: "2025-11-06",
         what: "its folders are open to the host's users",
         level: Level::Warning,
         since: None,
-        fixed: &[[1, 7, 29], [2, 0, 7], [2, 1, 5], [2, 2, 0]],
+        fixed: &[v(1, 7, 29), v(2, 0, 7), v(2, 1, 5), v(2, 2, 0)],
         source: "https://github.com/containerd/containerd/security/advisories/GHSA-pwhc-rpq9-4c8w",
     },
     Hole {
@@ -110,7 +129,7 @@ pub(super) const HOLES: &[Hole] = &[
         what: "the host's users reach programs inside of images",
         level: Level::Warning,
         since: None,
-        fixed: &[[20, 10, 9]],
+        fixed: &[v(20, 10, 9)],
         source: "https://github.com/moby/moby/security/advisories/GHSA-3fwx-pjgw-3558",
     },
     Hole {
@@ -119,9 +138,19 @@ pub(super) const HOLES: &[Hole] = &[
         published: "2024-07-23",
         what: "requests without a body pass authorization plugins (only where there are any)",
         level: Level::Warning,
-        since: Some([19, 3, 0]),
-        fixed: &[[23, 0, 15], [25, 0, 6], [26, 1, 5], [27, 1, 1]],
+        since: Some(v(19, 3, 0)),
+        fixed: &[v(23, 0, 15), v(25, 0, 6), v(26, 1, 5), v(27, 1, 1)],
         source: "https://github.com/moby/moby/security/advisories/GHSA-v23v-6jw2-98fq",
+    },
+    Hole {
+        product: "Docker",
+        id: "CVE-2026-34040",
+        published: "2026-03-31",
+        what: "requests with a very large body pass authorization plugins (only where there are any)",
+        level: Level::Warning,
+        since: None,
+        fixed: &[v(29, 3, 1)],
+        source: "https://github.com/moby/moby/security/advisories/GHSA-x744-4wpc-v9h2",
     },
     Hole {
         product: "kernel",
@@ -129,8 +158,8 @@ pub(super) const HOLES: &[Hole] = &[
         published: "2022-03-07",
         what: "Dirty Pipe: read-only files can be written, the host's runc among them",
         level: Level::Danger,
-        since: Some([5, 8, 0]),
-        fixed: &[[5, 10, 102], [5, 15, 25], [5, 16, 11]],
+        since: Some(v(5, 8, 0)),
+        fixed: &[v(5, 10, 102), v(5, 15, 25), v(5, 16, 11)],
         source: "https://dirtypipe.cm4all.com",
     },
 ];
@@ -139,6 +168,8 @@ pub(super) const HOLES: &[Hole] = &[
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Version {
     pub numbers: [u32; 3],
+    /// The number of the pre-release (`-rc95`, `-rc.2`; 0 for `-beta.1`), or [`RELEASE`].
+    pub pre: u32,
     /// Whether somebody else than its makers built it, who may have put the fixes of later versions into it: Debian's
     /// `1.1.5+ds1`, Ubuntu's `5.15.0-105-generic`.
     pub patched: bool,
@@ -156,21 +187,37 @@ impl Version {
         for (number, part) in numbers[1..].iter_mut().zip(parts) {
             *number = part.parse().ok()?;
         }
-        let own = rest.is_empty() || rest.starts_with("-rc") || rest.starts_with("-ce");
-        Some(Version { numbers, patched: !own })
+        let (pre, built) = pre_release(rest);
+        let own = built.is_empty() || built.starts_with("-ce");
+        Some(Version { numbers, pre, patched: !own })
     }
 }
 
 /// The holes of that version of a product.
 pub(super) fn known(product: &str, version: Version) -> impl Iterator<Item = &'static Hole> {
-    HOLES.iter().filter(move |hole| hole.product == product && has(hole, version.numbers))
+    HOLES.iter().filter(move |hole| hole.product == product && has(hole, (version.numbers, version.pre)))
 }
 
-fn has(hole: &Hole, version: [u32; 3]) -> bool {
+/// The number of the pre-release that a version's end begins with, and what follows it.
+fn pre_release(text: &str) -> (u32, &str) {
+    let after = |word: &str| text.strip_prefix(['-', '~'])?.strip_prefix(word);
+    if let Some(rest) = after("rc") {
+        let rest = rest.trim_start_matches(['.', '-']);
+        let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        let (digits, built) = rest.split_at(end);
+        return (digits.parse().unwrap_or(0), built);
+    }
+    match after("beta").or_else(|| after("alpha")) {
+        Some(rest) => (0, rest.trim_start_matches(|c: char| c == '.' || c.is_ascii_digit())),
+        None => (RELEASE, text),
+    }
+}
+
+fn has(hole: &Hole, version: Number) -> bool {
     if hole.since.is_some_and(|since| version < since) {
         return false;
     }
-    let branch = |fix: &&[u32; 3]| fix[..2] == version[..2];
+    let branch = |fix: &&Number| fix.0[..2] == version.0[..2];
     match hole.fixed.iter().find(branch) {
         Some(fix) => version < *fix,
         // No fix in this branch: it has the hole if it is older than a branch that needed one.

@@ -217,17 +217,18 @@ fn versioned(
         ));
     }
     for hole in holes::known(product, version) {
-        let fixes: Vec<String> = hole.fixed.iter().map(|[a, b, c]| format!("{a}.{b}.{c}")).collect();
+        let fixes: Vec<String> = hole.fixed.iter().copied().map(holes::written).collect();
         let found = format!("{text}: {} ({}), {}", hole.id, hole.published, hole.what);
         let fixed = format!("fixed in {}: {}", fixes.join(", "), hole.source);
-        say(if version.patched && hole.level == Level::Danger {
+        say(if version.patched {
             warning(check, format!("{found}; unless its distribution has mended it"), fixed)
         } else {
             Finding { check, level: hole.level, found, change: fixed }
         });
     }
     if well {
-        all.push(ok(check, format!("{text}, no hole known to the table of {}", holes::AS_OF)));
+        let more = if version.patched { "; its distribution's own notices say more" } else { "" };
+        all.push(ok(check, format!("{text}, no hole known to the table of {}{more}", holes::AS_OF)));
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{
     Level, Report, gather,
-    holes::{self, HOLES, Version},
+    holes::{self, HOLES, RELEASE, Version},
     host::{Disk, Engine, Entry, Host, Image},
     judge::judge,
 };
@@ -192,14 +192,13 @@ fn both_sides_of_each_threshold() {
         ("docker", "below the floor", docker("20.9.99"), Danger),
         ("docker", "on the floor", docker("20.10.24"), Warning),
         ("docker", "no more mended", docker("24.0.9"), Warning),
-        ("docker", "one hole", docker("25.0.5"), Warning),
-        ("docker", "without it", docker("25.0.6"), Ok),
-        ("docker", "a branch without a fix", docker("26.0.2"), Warning),
-        ("docker", "just before", docker("27.1.0"), Warning),
-        ("docker", "just after", docker("27.1.1"), Ok),
+        ("docker", "just before", docker("29.3.0"), Warning),
+        ("docker", "just after", docker("29.3.1"), Ok),
         ("docker", "no version", docker("dev"), Warning),
         ("containerd", "just before", containerd("1.7.28"), Warning),
         ("containerd", "just after", containerd("1.7.29"), Ok),
+        ("containerd", "a pre-release", containerd("2.2.0-rc.1"), Warning),
+        ("containerd", "its release", containerd("2.2.0"), Ok),
         ("containerd", "not named", engine(|engine| engine.containerd = None), Warning),
         ("runc", "2021", runc("1.0.0-rc94"), Danger),
         ("runc", "2024, before", runc("1.1.11"), Danger),
@@ -208,6 +207,8 @@ fn both_sides_of_each_threshold() {
         ("runc", "2025, after", runc("1.2.8"), Ok),
         ("runc", "2025, before, next branch", runc("1.3.2"), Danger),
         ("runc", "2025, after, next branch", runc("1.3.3"), Ok),
+        ("runc", "2025, before, a pre-release", runc("1.4.0-rc.2"), Danger),
+        ("runc", "2025, after, a pre-release", runc("1.4.0-rc.3"), Ok),
         ("runc", "a later branch", runc("1.4.0"), Ok),
         ("runc", "of a distribution", runc("1.1.5+ds1"), Warning),
         ("runc", "of a distribution, new", runc("1.3.3+ds1"), Ok),
@@ -279,20 +280,92 @@ fn both_sides_of_each_threshold() {
 #[test]
 fn versions_are_read_as_far_as_they_go() {
     for (text, expected) in [
-        ("1.1.5+ds1", Some(([1, 1, 5], true))),
-        ("v1.2.3", Some(([1, 2, 3], false))),
-        ("1.0.0-rc95", Some(([1, 0, 0], false))),
-        ("19.03.15-ce", Some(([19, 3, 15], false))),
-        ("6.1.0-28-amd64", Some(([6, 1, 0], true))),
-        ("27.5", Some(([27, 5, 0], false))),
-        ("27", Some(([27, 0, 0], false))),
+        ("1.1.5+ds1", Some(([1, 1, 5], RELEASE, true))),
+        ("v1.2.3", Some(([1, 2, 3], RELEASE, false))),
+        ("1.0.0-rc95", Some(([1, 0, 0], 95, false))),
+        ("1.0.0~rc93+ds1", Some(([1, 0, 0], 93, true))),
+        ("1.4.0-rc.2", Some(([1, 4, 0], 2, false))),
+        ("2.2.0-beta.1", Some(([2, 2, 0], 0, false))),
+        ("19.03.15-ce", Some(([19, 3, 15], RELEASE, false))),
+        ("20.10.24+dfsg1", Some(([20, 10, 24], RELEASE, true))),
+        ("1.6.20~ds1", Some(([1, 6, 20], RELEASE, true))),
+        ("6.1.0-28-amd64", Some(([6, 1, 0], RELEASE, true))),
+        ("27.5", Some(([27, 5, 0], RELEASE, false))),
+        ("27", Some(([27, 0, 0], RELEASE, false))),
         ("", None),
         ("dev", None),
         ("99999999999.0", None),
     ] {
-        let read = Version::parse(text).map(|version| (version.numbers, version.patched));
+        let read = Version::parse(text).map(|version| (version.numbers, version.pre, version.patched));
         assert_eq!(read, expected, "{text}");
     }
+}
+
+#[test]
+fn a_hole_is_known_in_the_versions_that_its_advisory_names() {
+    for (product, id, with, without) in [
+        ("runc", "CVE-2021-30465", &["0.1.1", "1.0.0-rc93", "1.0.0-rc94"][..], &["1.0.0-rc95", "1.0.0"][..]),
+        ("runc", "CVE-2024-21626", &["1.0.0-rc93", "1.0.0", "1.1.11"], &["1.0.0-rc92", "1.1.12", "1.2.0"]),
+        ("runc", "CVE-2024-45310", &["1.0.0", "1.1.13", "1.2.0-rc.2"], &["1.1.14", "1.2.0-rc.3", "1.2.0"]),
+        ("runc", "CVE-2025-31133", &["0.1.1", "1.2.7", "1.3.2", "1.4.0-rc.2"], &["1.2.8", "1.3.3", "1.4.0"]),
+        (
+            "runc",
+            "CVE-2025-52565",
+            &["1.0.0-rc3", "1.2.7", "1.3.0-rc.1"],
+            &["1.0.0-rc2", "1.2.8", "1.4.0-rc.3"],
+        ),
+        ("runc", "CVE-2025-52881", &["1.1.15", "1.2.7", "1.3.2", "1.4.0-rc.2"], &["1.2.9", "1.3.3", "1.4.0"]),
+        ("containerd", "CVE-2020-15257", &["1.2.14", "1.3.8", "1.4.2"], &["1.3.9", "1.4.3", "1.5.0"]),
+        (
+            "containerd",
+            "CVE-2024-25621",
+            &["1.6.38", "1.7.28", "2.0.6", "2.1.4", "2.2.0-rc.1"],
+            &["2.1.5", "2.2.0"],
+        ),
+        ("Docker", "CVE-2021-41091", &["19.03.15", "20.10.8"], &["20.10.9", "23.0.0"]),
+        // The branches 20.10, 24.0 and 26.0 have the fix, and no version that was made of it.
+        (
+            "Docker",
+            "CVE-2024-41110",
+            &["20.10.27", "23.0.14", "24.0.9", "25.0.5", "26.0.2", "27.1.0"],
+            &["25.0.6", "27.1.1"],
+        ),
+        ("Docker", "CVE-2026-34040", &["25.0.6", "28.5.2", "29.3.0"], &["29.3.1", "30.0.0"]),
+        (
+            "kernel",
+            "CVE-2022-0847",
+            &["5.8.0", "5.10.101", "5.11.0", "5.15.24"],
+            &["5.7.0", "5.10.102", "5.17.0"],
+        ),
+    ] {
+        let has = |text: &&str| {
+            let version = Version::parse(text).unwrap_or_else(|| panic!("{text}"));
+            holes::known(product, version).any(|hole| hole.id == id)
+        };
+        let wrong: Vec<_> =
+            with.iter().filter(|text| !has(text)).chain(without.iter().filter(|text| has(text))).collect();
+        assert!(wrong.is_empty(), "{id}: {wrong:?}");
+    }
+}
+
+/// What a distribution has built may have the fixes of later versions: nothing is claimed of it without saying that.
+#[test]
+fn of_a_distributions_version_it_is_said_that_it_may_be_mended() {
+    let mut host = good();
+    if let Ok(engine) = &mut host.engine {
+        engine.version = "20.10.24+dfsg1".to_owned();
+        engine.containerd = Some("1.6.20~ds1".to_owned());
+        engine.runc = Some("1.3.3+ds1".to_owned());
+    }
+    let text = report(&host).text();
+    let said = |part: &str| {
+        text.lines().find(|line| line.contains(part)).unwrap_or_else(|| panic!("{part}: {text}"))
+    };
+    for hole in ["CVE-2024-41110", "CVE-2024-25621"] {
+        assert!(said(hole).contains("unless its distribution has mended it"), "{text}");
+    }
+    assert!(said("1.3.3+ds1").contains("its distribution's own notices say more"), "{text}");
+    assert_eq!(level(&host, "containerd"), Level::Warning);
 }
 
 #[test]
