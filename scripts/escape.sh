@@ -11,4 +11,4 @@ QUICKCMD_TEST_IMAGE="$(scripts/sandbox-image.sh)"
 export QUICKCMD_TEST_IMAGE
 export QUICKCMD_ESCAPE=full QUICKCMD_ESCAPE_JOBS="${JOBS:-200}" QUICKCMD_ESCAPE_ROW="${ROW:-}"
 # The failpoints as for all tests: nothing is built twice, and nothing here sets one.
-exec cargo test --locked --features failpoints --test escape -- --ignored --nocapture
+exec cargo test --locked --features failpoints --test escape -- --nocapture

@@ -1,6 +1,6 @@
 //! The attempts of a hostile job (docs/testing.md, "Escape"), each as a real job on real Docker through a real agent:
-//! how it must end, and that the agent, a neighbour and the host are as before. `make escape` runs all of them and prints
-//! the table. `QUICKCMD_ESCAPE=full` runs those that take long, too.
+//! how it must end, and that the agent, a neighbour and the host are as before. `make test` runs those that are over soon,
+//! `make escape` (`QUICKCMD_ESCAPE=full`) all of them, and prints the table.
 
 #![allow(clippy::unwrap_used, reason = "a test may stop where it stands")]
 
@@ -53,7 +53,6 @@ fn table() -> Vec<(&'static str, &'static str, Vec<Attempt>)> {
     ]
 }
 
-#[ignore = "make escape runs it"]
 #[tokio::test(flavor = "multi_thread")]
 async fn every_attempt_of_the_table_ends_as_it_must() {
     let full = std::env::var("QUICKCMD_ESCAPE").is_ok_and(|wanted| wanted == "full");
