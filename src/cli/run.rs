@@ -84,6 +84,7 @@ pub async fn attend(
     let mut signals = Signals::new()?;
     // Once it may be on its way, only its answer says whether there is a job to cancel: wait for that.
     let mut caught = None;
+    client.connect_ahead();
     let submitted = client.submit(payload);
     tokio::pin!(submitted);
     loop {

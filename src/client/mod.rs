@@ -4,6 +4,7 @@
 //! stream is taken up where it broke. An agent that has never answered is reported at once; one that
 //! has answered before is waited for (it may be restarting), up to [`Retry::patience`].
 
+mod ahead;
 mod backoff;
 mod calls;
 mod error;
@@ -123,6 +124,8 @@ struct Inner {
     tls: Arc<rustls::ClientConfig>,
     /// Whether the agent has ever answered: then its silence may be a restart.
     reached: AtomicBool,
+    /// The connection that the next stream may take.
+    ahead: ahead::Ahead,
 }
 
 impl Client {
@@ -145,10 +148,12 @@ impl Client {
             });
         }
         let tls = tls::config(&settings.trust, settings.identity.as_ref())?;
+        // Not HTTP/2: there is one request at a time, and it would cost each of them more frames and tasks.
         let mut for_http = tls.clone();
-        for_http.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        for_http.alpn_protocols = vec![b"http/1.1".to_vec()];
         let http = reqwest::Client::builder()
             .tls_backend_preconfigured(for_http)
+            .http1_only()
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(settings.connect_timeout)
@@ -156,7 +161,13 @@ impl Client {
             .user_agent(concat!("quickcmd/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|error| Error::Setting(error::chain(&error)))?;
-        let inner = Inner { settings, http, tls: Arc::new(tls), reached: AtomicBool::new(false) };
+        let inner = Inner {
+            settings,
+            http,
+            tls: Arc::new(tls),
+            reached: AtomicBool::new(false),
+            ahead: ahead::Ahead::default(),
+        };
         Ok(Client { inner: Arc::new(inner), of: None })
     }
 

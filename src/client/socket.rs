@@ -40,13 +40,30 @@ impl Client {
     /// Opens the WebSocket at that address; one try.
     pub(super) async fn socket(&self, url: &Url) -> Result<Socket, Error> {
         let limit = self.inner.settings.connect_timeout;
+        let late = || Error::Connect {
+            url: self.name(),
+            fault: ConnectFault::Timeout,
+            cause: "no answer in time".to_owned(),
+        };
+        // One that was made ahead may have been cut since: then the next must be tried at once.
+        if let Some(wire) = self.inner.ahead.take(url).await {
+            match self.shake(url, wire).await {
+                Err(Error::Lost { .. } | Error::Connect { .. }) => {}
+                other => return other,
+            }
+        }
+        let wire = timeout(limit, self.wire(url)).await.map_err(|_| late())??;
+        self.shake(url, wire).await
+    }
+
+    /// The handshake of WebSocket over a connection.
+    async fn shake(&self, url: &Url, wire: Box<dyn Wire>) -> Result<Socket, Error> {
         let name = self.name();
         let late = || Error::Connect {
             url: self.name(),
             fault: ConnectFault::Timeout,
             cause: "no answer in time".to_owned(),
         };
-        let wire = timeout(limit, self.wire(url)).await.map_err(|_| late())??;
         let mut request = Request::builder()
             .uri(url.as_str().replacen("http", "ws", 1))
             .header("Host", authority(url))
@@ -86,7 +103,8 @@ impl Client {
         }
     }
 
-    async fn wire(&self, url: &Url) -> Result<Box<dyn Wire>, Error> {
+    /// TCP and TLS.
+    pub(super) async fn wire(&self, url: &Url) -> Result<Box<dyn Wire>, Error> {
         let name = self.name();
         let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
         let port = url.port_or_known_default().unwrap_or(443);

@@ -99,6 +99,60 @@ async fn an_agent_that_never_answers_is_reported_at_once() {
     assert!(follow.next().await.is_none());
 }
 
+/// An agent that takes so many connections and closes them at once, and streams on those after; counts them all.
+async fn agent_that_closes(first: usize) -> (String, Arc<AtomicUsize>) {
+    async fn stream(upgrade: WebSocketUpgrade) -> Response {
+        upgrade.on_upgrade(async |mut socket| {
+            let _ = socket.send(Message::text(FRAME)).await;
+            let _ = socket.send(Message::text(FINAL)).await;
+        })
+    }
+    let inside = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let there = inside.local_addr().expect("an address");
+    let router = Router::new().route("/api/v1/stream/j", get(stream));
+    tokio::spawn(async move { axum::serve(inside, router).await });
+
+    let outside = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("http://{}", outside.local_addr().expect("an address"));
+    let count = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&count);
+    tokio::spawn(async move {
+        while let Ok((mut here, _)) = outside.accept().await {
+            if counted.fetch_add(1, Ordering::SeqCst) < first {
+                continue;
+            }
+            tokio::spawn(async move {
+                let mut on = tokio::net::TcpStream::connect(there).await?;
+                tokio::io::copy_bidirectional(&mut here, &mut on).await
+            });
+        }
+    });
+    (url, count)
+}
+
+#[tokio::test]
+async fn a_stream_takes_the_connection_that_was_made_ahead() {
+    let (url, connections) = agent_that_closes(0).await;
+    let client = client(&url);
+    client.connect_ahead();
+    let mut follow = client.follow("j", 1, true);
+    while let Some(frame) = follow.next().await {
+        frame.expect("no error");
+    }
+    assert_eq!(connections.load(Ordering::SeqCst), 1, "it made no other");
+}
+
+#[tokio::test]
+async fn a_connection_made_ahead_that_was_cut_since_costs_nothing() {
+    let (url, connections) = agent_that_closes(1).await;
+    let client = client(&url);
+    client.connect_ahead();
+    let mut follow = client.follow("j", 1, true);
+    let first = follow.next().await.expect("a frame").expect("no error");
+    assert_eq!((first.seq, connections.load(Ordering::SeqCst)), (1, 2));
+    assert_eq!(follow.connections(), 1, "it did not count as one, and nothing was waited for");
+}
+
 #[test]
 fn an_address_keeps_its_prefix_and_its_port() {
     let made = |url: &str| {

@@ -1,0 +1,70 @@
+//! A connection made before it is needed: who submits a job and then follows it has TCP and TLS of the stream done while
+//! the agent still writes the job to its disk.
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use reqwest::Url;
+use tokio::{task::JoinHandle, time::Instant};
+
+use super::{Client, socket::Wire};
+
+/// An agent lets nobody wait for long without a word: what is older than this is not used any more.
+const FRESH: Duration = Duration::from_secs(3);
+
+/// At most one connection that waits for its use.
+#[derive(Debug, Default)]
+pub(super) struct Ahead(Mutex<Option<Made>>);
+
+struct Made {
+    url: Url,
+    since: Instant,
+    /// `None` if none could be made: whoever needs one tries again, and hears why not.
+    wire: JoinHandle<Option<Box<dyn Wire>>>,
+}
+
+impl std::fmt::Debug for Made {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Made").field("since", &self.since).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        self.wire.abort();
+    }
+}
+
+impl Ahead {
+    fn put(&self, made: Option<Made>) -> Option<Made> {
+        std::mem::replace(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner), made)
+    }
+
+    /// The connection, if there is one to that host and it is fresh.
+    pub async fn take(&self, url: &Url) -> Option<Box<dyn Wire>> {
+        let mut made = self.put(None)?;
+        if made.since.elapsed() > FRESH || made.url.origin() != url.origin() {
+            return None;
+        }
+        (&mut made.wire).await.ok().flatten()
+    }
+}
+
+impl Client {
+    /// Begins to make the connection that the next [`Client::follow`] will need, in the background. For callers that
+    /// submit a job and then follow it at once; one that is not used within three seconds is thrown away. Whatever goes
+    /// wrong is told when the connection is needed. Does nothing outside of a tokio runtime.
+    pub fn connect_ahead(&self) {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let (client, url) = (self.clone(), self.inner.settings.url.clone());
+        let limit = self.inner.settings.connect_timeout.min(FRESH);
+        let (to, since) = (url.clone(), Instant::now());
+        let wire = runtime.spawn(async move {
+            // It holds the client, which holds its handle: until the limit at the latest.
+            tokio::time::timeout(limit, client.wire(&to)).await.ok()?.ok()
+        });
+        self.inner.ahead.put(Some(Made { url, since, wire }));
+    }
+}
