@@ -1,11 +1,21 @@
-//! Threads of low priority, for work that may take what is left of the processor and must hold up nobody.
+//! Threads of low priority, for work that may take what is left of the processor and must hold up nobody. Among the
+//! agent's own threads the scheduler sees to that; where others want the processor, containers above all, the threads
+//! rest by themselves ([`Pace`]).
 
-use std::{future::Future, sync::OnceLock};
+use std::{
+    cell::RefCell,
+    future::Future,
+    pin::{Pin, pin},
+    sync::OnceLock,
+    task::{Context, Poll},
+};
 
 use tokio::{
     runtime::{Builder, Runtime},
     task::JoinHandle,
 };
+
+use super::pace::Pace;
 
 /// How far below the others they stand: with a tenth of their weight. Not lower, for a thread that has to go while it
 /// holds a lock which one of the others needs must soon come back.
@@ -26,9 +36,31 @@ impl Aside {
         F::Output: Send + 'static,
     {
         match self.runtime.get_or_init(start) {
-            Some(runtime) => runtime.spawn(task),
+            Some(runtime) => runtime.spawn(paced(task)),
             None => tokio::spawn(task),
         }
+    }
+}
+
+/// The task, each step of it after the rest that the thread owes to others.
+fn paced<F: Future>(task: F) -> impl Future<Output = F::Output> {
+    thread_local! {
+        static PACE: RefCell<Pace> = RefCell::new(Pace::here());
+    }
+    async move {
+        let mut task = pin!(task);
+        std::future::poll_fn(move |context: &mut Context<'_>| -> Poll<F::Output> {
+            PACE.with_borrow_mut(|pace| {
+                let rest = pace.rest();
+                if !rest.is_zero() {
+                    // The whole thread: it has nothing to do that would not be in the way as well.
+                    std::thread::sleep(rest);
+                    pace.rested();
+                }
+            });
+            Pin::as_mut(&mut task).poll(context)
+        })
+        .await
     }
 }
 

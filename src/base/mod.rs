@@ -6,4 +6,5 @@ pub mod clock;
 pub mod disk;
 pub mod failpoints;
 pub mod ids;
+pub mod pace;
 pub mod tasks;
