@@ -60,6 +60,8 @@ pub async fn rows(setting: &Setting<'_>, peers: &Peers) -> Result<Vec<Row>> {
 pub async fn run(agent: &Agent, client: &Client, command: &str) -> Result<(f64, f64)> {
     let job = agent.job(command);
     let begun = Instant::now();
+    // As `quickcmd run` does.
+    client.connect_ahead();
     client.submit(&job).await?;
     let mut frames = client.follow(&job.job_id, 1, false);
     let mut first = None;
