@@ -241,7 +241,8 @@ async fn attempt(
     let turn_at = Timestamp::now();
     let row = waiting.row;
     shared.metrics.queue_wait.observe(turn_at.since(waiting.accepted).as_secs_f64());
-    let read = shared.store.read(move |db| Ok((jobs::get(db, row)?, jobs::payload(db, row)?))).await;
+    let read = shared.store.read(move |db| Ok((jobs::get(db, row)?, jobs::payload(db, row)?)));
+    let (read, ()) = tokio::join!(read, sweeps::storage_lately(shared));
     let (job, raw) = match read {
         Ok((Some(job), raw)) => (job, raw),
         Ok((None, _)) => {
@@ -269,7 +270,6 @@ async fn attempt(
         return cut_short(shared, waiting, &job, cut).await;
     }
     // What a sandbox needs of the disk is little, and not to be had now: the job waits. The sweep looks at it too seldom.
-    sweeps::storage_once(shared).await;
     if shared.storage_full.load(Ordering::Relaxed) {
         return Outcome::Back(waiting);
     }

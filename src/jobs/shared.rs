@@ -90,6 +90,8 @@ pub(super) struct Shared {
     pub storage_low: AtomicBool,
     /// Whether so little of it is left that it is kept for the ends of running jobs.
     pub storage_full: AtomicBool,
+    /// When the disk was last looked at.
+    pub storage_looked: Mutex<Option<Instant>>,
     /// What is wrong with the database, since it last refused a write.
     pub record_problem: ArcSwapOption<String>,
     /// Writes that wait for a database that refuses them.
@@ -136,6 +138,7 @@ impl Shared {
             mode: watch::Sender::new(Mode::Serving),
             storage_low: AtomicBool::new(false),
             storage_full: AtomicBool::new(false),
+            storage_looked: Mutex::new(None),
             record_problem: ArcSwapOption::empty(),
             unrecorded: AtomicUsize::new(0),
             wake: Notify::new(),

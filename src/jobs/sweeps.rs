@@ -3,7 +3,7 @@
 use std::{
     collections::HashSet,
     path::Path,
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, PoisonError, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -30,6 +30,8 @@ use crate::{
 const EXPIRY: Duration = Duration::from_millis(500);
 /// How often the disk's free space is looked at.
 const STORAGE: Duration = Duration::from_secs(5);
+/// For so long a look is as good as another.
+const JUST_NOW: Duration = Duration::from_millis(20);
 /// Free space below which it counts as full, where an eighth of the low watermark is not less.
 const FULL: u64 = 32 << 20;
 /// How often containers and database are compared (design: the sweep by label is the truth).
@@ -164,6 +166,14 @@ async fn expire(shared: &Arc<Shared>, waiting: Waiting) -> bool {
     true
 }
 
+/// The same where it was not done just now: many jobs may come to their turns at once.
+pub(super) async fn storage_lately(shared: &Arc<Shared>) {
+    let looked = *shared.storage_looked.lock().unwrap_or_else(PoisonError::into_inner);
+    if looked.is_none_or(|at| at.elapsed() > JUST_NOW) {
+        storage_once(shared).await;
+    }
+}
+
 /// Looks at the free space where the database is and where the spools are; below the low watermark no job is
 /// taken, and where it is full none is begun.
 pub(super) async fn storage_once(shared: &Arc<Shared>) {
@@ -175,6 +185,7 @@ pub(super) async fn storage_once(shared: &Arc<Shared>) {
     })
     .await;
     let Ok(Ok(free)) = free else { return };
+    *shared.storage_looked.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     shared.metrics.storage_free.set(i64::try_from(free).unwrap_or(i64::MAX));
     let watermark = shared.settings.load().storage.low_watermark;
     let low = free < watermark;
