@@ -31,7 +31,7 @@ pub const REPORT_PATIENCE: Duration = Duration::from_secs(60);
 /// Largest JSON message either side takes, in bytes.
 pub const MAX_MESSAGE: usize = 4 << 20;
 
-/// Bytes of an artifact's path at most.
+/// Bytes of an artifact's path at most; characters of one that was not kept.
 pub const MAX_ARTIFACT_PATH: usize = 512;
 /// Files that are kept of one job at most, whatever is configured: their list must fit into a report.
 pub const MOST_ARTIFACTS: u64 = 512;
@@ -198,8 +198,14 @@ impl Artifact {
     fn is_plausible(&self) -> bool {
         match self {
             // A terabyte is more than any limit, and sums of such sizes are numbers.
-            Artifact::Kept { size, sha256, at, .. } => *size <= 1 << 40 && is_number(*at) && is_hash(sha256),
-            Artifact::Refused { .. } => true,
+            Artifact::Kept { path, size, sha256, at, .. } => {
+                is_path(path)
+                    && path.len() <= MAX_ARTIFACT_PATH
+                    && *size <= 1 << 40
+                    && is_number(*at)
+                    && is_hash(sha256)
+            }
+            Artifact::Refused { path, .. } => is_path(path),
         }
     }
 
@@ -350,6 +356,15 @@ fn is_hash(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
 }
 
+/// Whether it may stand for a file of a job: as one was asked for, or found below one that was. An archive is unpacked, and
+/// a download saved, by that name.
+fn is_path(path: &str) -> bool {
+    let below = path.strip_prefix('/').unwrap_or(path);
+    path.chars().count() <= MAX_ARTIFACT_PATH
+        && !path.chars().any(char::is_control)
+        && below.split('/').all(|part| !matches!(part, "" | "." | ".."))
+}
+
 /// Whether a count can be kept: the record's numbers have a sign.
 fn is_number(count: u64) -> bool {
     i64::try_from(count).is_ok()
@@ -461,6 +476,40 @@ mod tests {
         }
         for (code, good) in [(-1, false), (0, true), (255, true), (256, false)] {
             assert_eq!(parse(|report| report.ending = Ending::Exited { code }).is_ok(), good, "{code}");
+        }
+    }
+
+    #[test]
+    fn a_report_names_files_that_a_job_can_have() {
+        let kept = |path: &str| Artifact::Kept {
+            path: path.to_owned(),
+            size: 1,
+            sha256: "0a".repeat(32),
+            mode: 0o644,
+            masked: false,
+            at: 40,
+        };
+        let refused = |path: &str| Artifact::Refused {
+            path: path.to_owned(),
+            why: Refusal::BadName,
+            error: String::new(),
+        };
+        let (longest, wide) = ("x".repeat(MAX_ARTIFACT_PATH), "\u{fffd}".repeat(MAX_ARTIFACT_PATH));
+        for good in ["a", "out/a b", "/tmp/x", "...", "a/..b", ".hidden", &longest] {
+            for artifact in [kept(good), refused(good)] {
+                assert!(parse(|report| report.artifacts.push(artifact)).is_ok(), "{good}");
+            }
+        }
+        assert!(parse(|report| report.artifacts.push(refused(&wide))).is_ok());
+        assert!(parse(|report| report.artifacts.push(kept(&wide))).is_err());
+        let too_long = format!("{longest}x");
+        for bad in [
+            "", "/", "..", "../x", "/../x", "a/../x", "a/..", ".", "a//b", "//a", "a/", "a\0", "a\nb",
+            &too_long,
+        ] {
+            for artifact in [kept(bad), refused(bad)] {
+                assert!(parse(|report| report.artifacts.push(artifact)).is_err(), "{bad:?}");
+            }
         }
     }
 

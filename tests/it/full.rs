@@ -186,3 +186,29 @@ async fn on_a_full_disk_there_is_a_reserve_behind_a_log_that_has_grown() {
     fs::remove_file(small.data.join("filler")).expect("it is there");
     store.close().await.expect("it can be closed");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_a_full_disk_the_longest_list_of_artifacts_has_its_place() {
+    let mut small = Small::prepare("artifacts: {max_files: 512}\nstorage: {low_watermark: 16 MiB}\n");
+    small.agent.launch();
+    small.agent.until_ready().await;
+    let agent = &small.agent;
+    // Files without a byte, which need no place themselves, of long names, which need it in the report.
+    let (folder, name) = ("f".repeat(240), "n".repeat(235));
+    let script = format!(
+        "mkdir out out/{folder} && cd out/{folder} && for n in $(seq 100 611); do : >{name}$n; done; echo ready; {UNTIL_FULL}"
+    );
+    let id = agent.submit_with(&script, json!({"sandbox": {"artifacts": ["out"]}})).await;
+    let output = format!("/api/v1/jobs/{id}/output");
+    until("the files are there", PATIENCE, async || {
+        let answer = agent.http.get(agent.url(&output)).send().await.expect("an answer");
+        answer.text().await.expect("text") == "ready\n"
+    })
+    .await;
+    small.fill();
+    let end = agent.ended(&id).await;
+    assert_eq!((&end["reason"], &end["result"]["exit_code"]), (&json!("exited"), &json!(0)), "{end}");
+    let list = end["result"]["artifacts"].as_array().expect("a list");
+    assert_eq!((list.len(), &list[511]["size"]), (512, &json!(0)), "{}", list[511]);
+    agent.no_container_left().await;
+}

@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::Seek,
+    io::{PipeReader, Read, Seek},
     process::Command,
     sync::{
         Arc,
@@ -15,7 +15,11 @@ use quickcmd::{
     config::PoolConfig,
     sandbox::{Engine, Job, Observer, Shape, Stop},
 };
-use quickcmd_init::proto::{Ending, Report};
+use quickcmd_init::{
+    proto::{Ending, Report},
+    spool::{HEADER, Header, Kind},
+};
+use tokio::sync::oneshot;
 
 use crate::bench::{Bench, PATIENCE, config, read, until};
 
@@ -259,5 +263,55 @@ async fn what_a_job_used_is_its_own() {
     assert!(little.report.max_rss_bytes < much.report.max_rss_bytes, "{:?} {:?}", little.report, much.report);
     assert!(little.report.cpu_ms <= much.report.cpu_ms, "{:?} {:?}", little.report, much.report);
     assert_eq!(little.report.oom_kills, 0);
+    again.bench.close().await;
+}
+
+/// Reads a spool that is a pipe. Says when the report has come, and when nobody can write to it any more; not on a thread
+/// of the runtime's, which would wait for it if the test fails.
+fn drain(mut spool: PipeReader) -> (oneshot::Receiver<()>, oneshot::Receiver<()>) {
+    let ((report, has_reported), (end, has_ended)) = (oneshot::channel(), oneshot::channel());
+    std::thread::spawn(move || {
+        let mut header = [0; HEADER];
+        loop {
+            spool.read_exact(&mut header).unwrap();
+            let header = Header::decode(&header).expect("a header");
+            spool.read_exact(&mut vec![0; header.len as usize]).unwrap();
+            if header.kind == Kind::Report {
+                break;
+            }
+        }
+        let _ = report.send(());
+        assert_eq!(spool.read(&mut header).unwrap(), 0, "the report is the last");
+        let _ = end.send(());
+    });
+    (has_reported, has_ended)
+}
+
+/// The agent has synced it and recorded the job's end before it gives the sandbox another.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_spool_of_a_job_is_let_go_with_the_next() {
+    let again = Again::new(10).await;
+    let mut sandbox =
+        again.bench.engine.launch(again.bench.shape.clone(), again.bench.label()).await.unwrap();
+    let container = sandbox.id().to_owned();
+    let (read, write) = std::io::pipe().unwrap();
+    let (has_reported, has_ended) = drain(read);
+    sandbox.hand_over(again.bench.job("true"), Vec::new(), write.into()).await.unwrap();
+    tokio::time::timeout(PATIENCE, has_reported).await.expect("no report").unwrap();
+    sandbox.release();
+    again.until_waiting(1).await;
+
+    let mut next = again.bench.engine.launch(again.bench.shape.clone(), again.bench.label()).await.unwrap();
+    assert_eq!((next.id(), next.use_of()), (container.as_str(), Some(2)));
+    let (spool, file) = again.bench.spool();
+    next.hand_over(again.bench.job("until [ -e /tmp/go ]; do sleep 0.1; done"), Vec::new(), spool)
+        .await
+        .unwrap();
+    tokio::time::timeout(PATIENCE, has_ended).await.expect("held while the next job runs").unwrap();
+    let go = Command::new("docker").args(["exec", &container, "touch", "/tmp/go"]).output().unwrap();
+    assert!(go.status.success(), "{go:?}");
+    let (_, report) = reported(file).await;
+    assert_eq!(report.ending, Ending::Exited { code: 0 });
+    next.discard();
     again.bench.close().await;
 }

@@ -200,14 +200,10 @@ fn empty_folder(folder: &Path, device: u64, depth: u32, until: Instant) -> io::R
 /// Removes extended attributes, access lists among them.
 fn drop_attributes(path: &Path) -> io::Result<()> {
     let name = CString::new(path.as_os_str().as_bytes())?;
-    let mut list = vec![0u8; 64 << 10];
-    // SAFETY: the path is null-terminated, and the list as long as is said.
-    let length = unsafe { libc::llistxattr(name.as_ptr(), list.as_mut_ptr().cast(), list.len()) };
-    let Ok(length) = usize::try_from(length) else {
-        let error = io::Error::last_os_error();
-        // A file system without any.
-        return if error.raw_os_error() == Some(libc::ENOTSUP) { Ok(()) } else { Err(error) };
-    };
+    // Mostly there are none, and the length alone says so.
+    let Some(length) = attributes(&name, &mut [])? else { return Ok(()) };
+    let mut list = vec![0u8; length];
+    let length = attributes(&name, &mut list)?.unwrap_or(0);
     for attribute in list[..length].split_inclusive(|byte| *byte == 0).filter(|one| one.len() > 1) {
         // The system's own, which no job may set.
         if attribute.starts_with(b"security.") || attribute.starts_with(b"trusted.") {
@@ -219,6 +215,21 @@ fn drop_attributes(path: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Writes the names of a file's attributes into the list and says how many bytes they have; without a list only that. `None`:
+/// there are none.
+fn attributes(name: &CString, list: &mut [u8]) -> io::Result<Option<usize>> {
+    // SAFETY: the path is null-terminated, and the list as long as is said; one of no length is not written to.
+    let length = unsafe { libc::llistxattr(name.as_ptr(), list.as_mut_ptr().cast(), list.len()) };
+    match usize::try_from(length) {
+        Ok(length) => Ok((length > 0).then_some(length)),
+        Err(_) => {
+            let error = io::Error::last_os_error();
+            // A file system without any.
+            if error.raw_os_error() == Some(libc::ENOTSUP) { Ok(None) } else { Err(error) }
+        }
+    }
 }
 
 fn mounts(mountinfo: &[u8]) -> Vec<Mount> {
@@ -266,20 +277,60 @@ mod ipc {
 
     use super::fs;
 
-    /// The kernel's list, and how one of it is removed.
-    type List = (&'static str, fn(i32) -> libc::c_int);
+    /// The objects of one kind.
+    struct Kind {
+        /// The kernel's list of them.
+        list: &'static str,
+        /// Fills in what the kernel counts of them; negative if it does not tell.
+        info: fn(&mut Info) -> libc::c_int,
+        /// Where in that stands how many there are.
+        count: usize,
+        remove: fn(i32) -> libc::c_int,
+    }
 
-    const LISTS: [List; 3] = [
-        // SAFETY: removal takes a number and no memory.
-        ("/proc/sysvipc/shm", |id| unsafe { libc::shmctl(id, libc::IPC_RMID, std::ptr::null_mut()) }),
-        // SAFETY: as above.
-        ("/proc/sysvipc/sem", |id| unsafe { libc::semctl(id, 0, libc::IPC_RMID) }),
-        // SAFETY: as above.
-        ("/proc/sysvipc/msg", |id| unsafe { libc::msgctl(id, libc::IPC_RMID, std::ptr::null_mut()) }),
+    /// As large as any of the structures that the calls below fill in, and larger.
+    type Info = [libc::c_int; 64];
+
+    /// From `linux/shm.h`; the C library hides it.
+    const SHM_INFO: libc::c_int = 14;
+
+    const KINDS: [Kind; 3] = [
+        Kind {
+            list: "/proc/sysvipc/shm",
+            // SAFETY: a `struct shm_info` is written, which has room in it.
+            info: |info| unsafe { libc::shmctl(0, SHM_INFO, info.as_mut_ptr().cast()) },
+            // `used_ids`.
+            count: 0,
+            // SAFETY: removal takes a number and no memory.
+            remove: |id| unsafe { libc::shmctl(id, libc::IPC_RMID, std::ptr::null_mut()) },
+        },
+        Kind {
+            list: "/proc/sysvipc/sem",
+            // SAFETY: a `struct seminfo` is written, which has room in it.
+            info: |info| unsafe { libc::semctl(0, 0, libc::SEM_INFO, info.as_mut_ptr()) },
+            // `semusz`.
+            count: 7,
+            // SAFETY: as above.
+            remove: |id| unsafe { libc::semctl(id, 0, libc::IPC_RMID) },
+        },
+        Kind {
+            list: "/proc/sysvipc/msg",
+            // SAFETY: a `struct msginfo` is written, which has room in it.
+            info: |info| unsafe { libc::msgctl(0, libc::MSG_INFO, info.as_mut_ptr().cast()) },
+            // `msgpool`.
+            count: 0,
+            // SAFETY: as above.
+            remove: |id| unsafe { libc::msgctl(id, libc::IPC_RMID, std::ptr::null_mut()) },
+        },
     ];
 
     pub fn empty() -> io::Result<()> {
-        for (list, remove) in LISTS {
+        for Kind { list, info, count, remove } in KINDS {
+            // Mostly there is nothing, and one call says so. Where it does not, the list counts.
+            let mut answer = [-1; 64];
+            if info(&mut answer) >= 0 && answer[count] == 0 {
+                continue;
+            }
             let ids = ids(list)?;
             for id in &ids {
                 if remove(*id) != 0 {

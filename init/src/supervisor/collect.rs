@@ -7,7 +7,7 @@
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::dir::Dir;
 use nix::errno::Errno;
@@ -29,6 +29,8 @@ use super::spooler::Spooler;
 const DEEPEST: usize = 16;
 /// Entries of folders that are looked at.
 const MOST_ENTRIES: usize = 4096;
+/// How often it is asked whether somebody waits for the end.
+const ASK: Duration = Duration::from_millis(50);
 /// Kinds of file systems whose files are made by the kernel (`linux/magic.h`): proc, sysfs, cgroup, cgroup2,
 /// debugfs, tracefs, securityfs, devpts, mqueue, bpf.
 const OF_THE_KERNEL: [i64; 10] = [
@@ -63,6 +65,14 @@ pub struct Collector {
     told: usize,
     untold: u64,
     until: Instant,
+    /// When to ask next whether somebody waits.
+    ask: Instant,
+}
+
+/// Where the bytes go, and who tells whether somebody waits for the end (and does not wait itself).
+struct Way<'a> {
+    spool: &'a mut Spooler,
+    asked: &'a mut dyn FnMut() -> bool,
 }
 
 impl Collector {
@@ -81,20 +91,28 @@ impl Collector {
             told: 0,
             untold: 0,
             until: Instant::now(),
+            ask: Instant::now(),
         })
     }
 
     /// Copies what is asked for. `ran`: the command was started; `stopped`: it was ended before its own end, and
-    /// somebody waits for that.
-    pub fn collect(mut self, ran: bool, stopped: bool, spool: &mut Spooler) -> Vec<Artifact> {
+    /// somebody waits for that; `asked`: whether somebody has begun to wait meanwhile.
+    pub fn collect(
+        mut self,
+        ran: bool,
+        stopped: bool,
+        spool: &mut Spooler,
+        asked: &mut dyn FnMut() -> bool,
+    ) -> Vec<Artifact> {
         self.until = Instant::now() + if stopped { COLLECT_PATIENCE_STOPPED } else { COLLECT_PATIENCE };
+        let way = &mut Way { spool, asked };
         for path in std::mem::take(&mut self.wanted.paths) {
             if !ran {
                 self.refuse(&path, (Refusal::Missing, "the command was not started".to_owned()));
                 continue;
             }
             let before = self.found.len();
-            if let Err(no) = self.requested(&path, spool) {
+            if let Err(no) = self.requested(&path, way) {
                 self.refuse(&path, no);
             }
             let untold = std::mem::take(&mut self.untold);
@@ -108,7 +126,21 @@ impl Collector {
         self.found
     }
 
-    fn requested(&mut self, path: &str, spool: &mut Spooler) -> Result<(), No> {
+    /// Whether there is no more time. Less is left as soon as somebody waits.
+    fn is_late(&mut self, way: &mut Way<'_>) -> bool {
+        let now = Instant::now();
+        if now >= self.ask {
+            self.ask = now + ASK;
+            if (way.asked)() {
+                self.until = self.until.min(now + COLLECT_PATIENCE_STOPPED);
+                // Once is enough.
+                self.ask = self.until;
+            }
+        }
+        now > self.until
+    }
+
+    fn requested(&mut self, path: &str, way: &mut Way<'_>) -> Result<(), No> {
         let (file, path) = match path.strip_prefix('/') {
             Some(below) => {
                 let root = beneath::root().map_err(unreadable)?;
@@ -119,19 +151,19 @@ impl Collector {
                 (open_file(start.as_fd(), path)?, path)
             }
         };
-        self.take(file, path, 0, spool)
+        self.take(file, path, 0, way)
     }
 
     /// Keeps a file, or what is in a folder.
-    fn take(&mut self, file: OwnedFd, path: &str, depth: usize, spool: &mut Spooler) -> Result<(), No> {
+    fn take(&mut self, file: OwnedFd, path: &str, depth: usize, way: &mut Way<'_>) -> Result<(), No> {
         let stat = fstat(&file).map_err(unreadable)?;
         let system = fstatfs(&file).map_err(unreadable)?.filesystem_type().0;
         if OF_THE_KERNEL.iter().any(|magic| i128::from(*magic) == i128::from(system)) {
             return Err((Refusal::NotAFile, "it belongs to a file system of the kernel's".to_owned()));
         }
         match stat.st_mode & libc::S_IFMT {
-            libc::S_IFREG => self.keep(File::from(file), path, &stat, spool),
-            libc::S_IFDIR => self.folder(file, path, depth, spool),
+            libc::S_IFREG => self.keep(File::from(file), path, &stat, way),
+            libc::S_IFDIR => self.folder(file, path, depth, way),
             libc::S_IFIFO => Err(no_file("a pipe")),
             libc::S_IFSOCK => Err(no_file("a socket")),
             libc::S_IFCHR | libc::S_IFBLK => Err(no_file("a device")),
@@ -139,7 +171,7 @@ impl Collector {
         }
     }
 
-    fn folder(&mut self, folder: OwnedFd, path: &str, depth: usize, spool: &mut Spooler) -> Result<(), No> {
+    fn folder(&mut self, folder: OwnedFd, path: &str, depth: usize, way: &mut Way<'_>) -> Result<(), No> {
         if depth >= DEEPEST {
             return Err((
                 Refusal::BadName,
@@ -169,7 +201,7 @@ impl Collector {
             let shown = format!("{path}/{}", String::from_utf8_lossy(&name));
             let done = match std::str::from_utf8(&name) {
                 Ok(name) if self.may_be_told(&shown) => {
-                    open_file(folder.as_fd(), name).and_then(|file| self.take(file, &shown, depth + 1, spool))
+                    open_file(folder.as_fd(), name).and_then(|file| self.take(file, &shown, depth + 1, way))
                 }
                 _ => Err((Refusal::BadName, "its name can't be told as it is".to_owned())),
             };
@@ -202,39 +234,45 @@ impl Collector {
 
     fn refuse(&mut self, path: &str, (why, error): No) {
         let path = self.masked_text(path).unwrap_or_else(|| path.to_owned());
-        let path = path.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c });
-        let path = path.take(MAX_ARTIFACT_PATH).collect();
+        let shown = path.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c });
+        let mut path: String = shown.collect();
+        // What was cut says so; it must not end as another path would.
+        if let Some((at, _)) = path.char_indices().nth(MAX_ARTIFACT_PATH) {
+            path.truncate(path[..at].char_indices().next_back().map_or(0, |(last, _)| last));
+            path.push('…');
+        }
         self.found.push(Artifact::Refused { path, why, error });
     }
 
-    fn keep(&mut self, mut file: File, path: &str, stat: &FileStat, spool: &mut Spooler) -> Result<(), No> {
+    fn keep(&mut self, mut file: File, path: &str, stat: &FileStat, way: &mut Way<'_>) -> Result<(), No> {
         let size = u64::try_from(stat.st_size).unwrap_or(0);
-        let wanted = &self.wanted;
+        let (one, all) = (self.wanted.max_file_size, self.wanted.max_total_size);
         if stat.st_nlink > 1 {
             return Err((Refusal::HardLink, "it has a second name (a hard link)".to_owned()));
         }
-        if size > wanted.max_file_size {
-            let error = format!("it has {size} bytes; {} of one file are kept at most", wanted.max_file_size);
-            return Err((Refusal::TooLarge, error));
+        let before = self.bytes;
+        let too_large = |bytes: u64| {
+            let error = || format!("it has {bytes} bytes; {one} of one file are kept at most");
+            if bytes > one { Err((Refusal::TooLarge, error())) } else { Ok(()) }
+        };
+        let total_too_large = |bytes: u64| {
+            let error = || format!("with it, all would have more than {all} bytes together");
+            if before + bytes > all { Err((Refusal::TotalTooLarge, error())) } else { Ok(()) }
+        };
+        too_large(size)?;
+        if self.kept >= self.wanted.max_files {
+            let error = format!("{} files of one job are kept at most", self.wanted.max_files);
+            return Err((Refusal::TooMany, error));
         }
-        if self.kept >= wanted.max_files {
-            return Err((
-                Refusal::TooMany,
-                format!("{} files of one job are kept at most", wanted.max_files),
-            ));
-        }
-        if self.bytes + size > wanted.max_total_size {
-            let error = format!("with it, all would have more than {} bytes together", wanted.max_total_size);
-            return Err((Refusal::TotalTooLarge, error));
-        }
-        let at = spool.position();
+        total_too_large(size)?;
+        let at = way.spool.position();
         let mut redactor = self.redactor.clone();
         let mut copy = Copy { hash: Sha256::new(), written: 0 };
         let (mut read, mut original) = (0, redactor.is_some().then(Sha256::new));
         let (mut piece, mut masked) = (vec![0; MAX_BODY], Vec::new());
         let changed = || (Refusal::Changed, "it changed while it was copied".to_owned());
         let result = loop {
-            if Instant::now() > self.until {
+            if self.is_late(way) {
                 break Err((Refusal::OutOfTime, "copying the artifacts took too long".to_owned()));
             }
             let n = match file.read(&mut piece) {
@@ -258,7 +296,12 @@ impl Collector {
                 }
                 _ => &piece[..n],
             };
-            if let Err(no) = copy.write(out, spool) {
+            // What stands for a secret may be longer than it, and counts as it is kept.
+            let so_far = copy.written + out.len() as u64;
+            if let Err((why, error)) = too_large(so_far).and_then(|()| total_too_large(so_far)) {
+                break Err((why, format!("with its secret values masked, {error}")));
+            }
+            if let Err(no) = copy.write(out, way.spool) {
                 break Err(no);
             }
             if n == 0 {

@@ -69,7 +69,7 @@ struct Run {
 /// The report could not be written. The job has ended.
 pub fn run(order: Order, channel: &mut Channel, signals: &mut Signals) -> io::Result<(bool, Spooler)> {
     let Order { job, spool, stdin, placed } = order;
-    let mut spool = Spooler::new(spool, job.first_seq)?;
+    let mut spool = Spooler::new(spool, job.first_seq, job.artifacts.is_some())?;
     let redactor = Redactor::new(&job.secrets, job.redact);
     let oom_before = processes::oom_kills();
     let mut usage = Usage::default();
@@ -115,7 +115,7 @@ pub fn run(order: Order, channel: &mut Channel, signals: &mut Signals) -> io::Re
                 stdout: Stream::new(child.stdout, Kind::Stdout, redactor.clone(), job.output_limit)?,
                 stderr: Stream::new(child.stderr, Kind::Stderr, redactor, job.output_limit)?,
             };
-            run.drive(&job, Some(channel), signals, &mut spool);
+            run.drive(&job, Some(&mut *channel), signals, &mut spool);
             usage = run.usage;
             nobody_left = run.left == Left::Nobody;
             let ended = run.ended.unwrap_or_else(Instant::now);
@@ -139,10 +139,15 @@ pub fn run(order: Order, channel: &mut Channel, signals: &mut Signals) -> io::Re
     let run_time = ended.saturating_duration_since(start);
     report.run_ms = u64::try_from(run_time.as_millis()).unwrap_or(u64::MAX);
     report.end_ns = start_ns.saturating_add(u64::try_from(run_time.as_nanos()).unwrap_or(u64::MAX));
+    let mut asked = false;
     // All of its processes are gone: nobody changes its files any more.
     if let Some(collector) = collector {
         let ran = !matches!(report.ending, Ending::NotStarted { .. });
-        report.artifacts = collector.collect(ran, report.stopped.is_some(), &mut spool);
+        let stopped = report.stopped.is_some();
+        report.artifacts = collector.collect(ran, stopped, &mut spool, &mut || {
+            asked |= is_asked(channel, signals);
+            asked
+        });
     }
     // One patience for all that is left to say: the agent knows it, and does not wait for ever.
     let patience = Instant::now() + REPORT_PATIENCE;
@@ -151,9 +156,16 @@ pub fn run(order: Order, channel: &mut Channel, signals: &mut Signals) -> io::Re
     }
     spool.insist(Kind::Report, 0, &serde_json::to_vec(&report)?, patience)?;
     spool.release();
-    let by_itself =
-        report.stopped.is_none() && !matches!(report.ending, Ending::NotStarted { sandbox: true, .. });
+    let by_itself = report.stopped.is_none()
+        && !asked
+        && !matches!(report.ending, Ending::NotStarted { sandbox: true, .. });
     Ok((by_itself && nobody_left && report.oom_kills == 0, spool))
+}
+
+/// Whether the end was asked for meanwhile. The job has had its own; but whoever asks waits for the report.
+fn is_asked(channel: &mut Channel, signals: &mut Signals) -> bool {
+    // A channel that is closed has nothing more to say.
+    signals.take().terminate || matches!(channel.poll_stop(), Ok(Some(_)))
 }
 
 /// Why a job was not started may name its program or its folder, and these a secret (`PGPASSWORD=... psql` without a

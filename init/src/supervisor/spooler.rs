@@ -7,26 +7,29 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, FcntlArg, OFlag, fallocate, fcntl};
-use quickcmd_init::spool::{HEADER, Header, Kind};
+use quickcmd_init::spool::{HEADER, Header, Kind, MAX_RECORD};
 
 /// Between two tries of a record that must be written.
 const RETRY: Duration = Duration::from_millis(50);
 
-/// Bytes of the disk that output leaves to the last records: what is missing, and the report.
+/// Bytes of the disk that output leaves to the last records: what is missing, and a report without a list of files.
 const RESERVE: u64 = 16 << 10;
 /// Bytes that are claimed at once, so that not every record costs a call.
 const CLAIM: u64 = 256 << 10;
 
 /// The spool's writing end.
 ///
-/// It claims disk ahead of what it writes, beyond the end of the file, and output never uses the last [`RESERVE`] bytes
-/// of that: so however full the disk becomes, the report of a job that was started has its place.
+/// It claims disk ahead of what it writes, beyond the end of the file, and neither output nor artifacts use the last bytes
+/// of that ([`RESERVE`], and more where there may be more to say): so however full the disk becomes, the report of a job
+/// that was started has its place.
 pub struct Spooler {
     file: File,
     /// Length of the file.
     end: u64,
     /// Up to where the disk is ours; `None` on a file system that can't do that.
     claimed: Option<u64>,
+    /// Bytes that are left to the last records.
+    reserve: u64,
     /// Number of the next frame.
     seq: u64,
     /// Bytes of the agent's own words so far.
@@ -37,7 +40,11 @@ pub struct Spooler {
 }
 
 impl Spooler {
-    pub fn new(spool: OwnedFd, first_seq: u64) -> io::Result<Spooler> {
+    /// `lists`: the report will list files, and may be as large as any.
+    ///
+    /// # Errors
+    /// The descriptor is not a file's.
+    pub fn new(spool: OwnedFd, first_seq: u64, lists: bool) -> io::Result<Spooler> {
         // The agent opens it so; a writer that does not append would overwrite what is there.
         let flags = OFlag::from_bits_retain(fcntl(&spool, FcntlArg::F_GETFL)?);
         if !flags.contains(OFlag::O_APPEND) {
@@ -45,7 +52,9 @@ impl Spooler {
         }
         let file = File::from(spool);
         let end = file.metadata()?.len();
-        Ok(Spooler { file, end, claimed: Some(end), seq: first_seq, system_bytes: 0, rest: Vec::new() })
+        let reserve = RESERVE + if lists { (HEADER + MAX_RECORD) as u64 } else { 0 };
+        let claimed = Some(end);
+        Ok(Spooler { file, end, claimed, reserve, seq: first_seq, system_bytes: 0, rest: Vec::new() })
     }
 
     /// Makes sure that there is disk for so many bytes and the reserve.
@@ -53,7 +62,7 @@ impl Spooler {
     /// # Errors
     /// There is none.
     fn claim(&mut self, bytes: usize) -> io::Result<()> {
-        let needed = self.end + bytes as u64 + RESERVE;
+        let needed = self.end + bytes as u64 + self.reserve;
         let Some(claimed) = self.claimed.filter(|claimed| *claimed < needed) else { return Ok(()) };
         let file = &self.file;
         let extend = |to: u64| {

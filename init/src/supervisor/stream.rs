@@ -242,7 +242,7 @@ mod tests {
     #[test]
     fn after_small_reads_in_a_row_output_gathers_and_after_a_large_one_it_does_not() {
         let file = tempfile::tempfile().unwrap();
-        let mut spool = Spooler::new(file.into(), 1).unwrap();
+        let mut spool = Spooler::new(file.into(), 1, false).unwrap();
         let (read, write) = nix::unistd::pipe().unwrap();
         let mut program = File::from(write);
         let redactor = Redactor::new::<&str>(&[], true);

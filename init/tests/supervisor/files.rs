@@ -1,9 +1,14 @@
 //! Files that a job brings, and files that it leaves.
 
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::Duration;
 
-use quickcmd_init::proto::{Artifact, Collect, Ending, FileIn, Job, Refusal};
-use quickcmd_init::spool::Kind;
+use nix::fcntl::{FallocateFlags, fallocate};
+use quickcmd_init::proto::{Artifact, Collect, Ending, FileIn, Job, Refusal, Stop};
+use quickcmd_init::spool::{HEADER, Kind, MAX_BODY, MAX_RECORD};
 
 use crate::harness::{Outcome, Sandbox, exited, sh};
 use crate::hostile::open_folder;
@@ -232,4 +237,79 @@ fn a_job_that_was_ended_leaves_its_files_too() {
     let mut job = collecting("", folder.path(), &["log"]);
     job.argv = vec!["no-such-program".to_owned()];
     assert_eq!(run_fed(&job, b"").refused("log"), Some(Refusal::Missing));
+}
+
+#[test]
+fn what_is_masked_counts_as_it_is_kept() {
+    let folder = open_folder();
+    // Five bytes become eleven: the large one is too large then. What was copied of it counts, and with three of the
+    // others there is place for a fourth only as it was.
+    let script = "for n in 1 2 3 4; do yes abcd. | head -n 90000 | tr -d '\\n' >$n; done; \
+                  yes abcd. | head -n 100000 | tr -d '\\n' >large; echo plain >plain";
+    let mut job = collecting(script, folder.path(), &["large", "1", "2", "3", "4", "plain"]);
+    job.secrets = vec!["abcd".to_owned()];
+    job.artifacts.as_mut().unwrap().max_total_size = 4_500_000;
+    let outcome = run_fed(&job, b"");
+    assert_eq!(outcome.report.ending, exited(0), "{}", outcome.stderr());
+    assert_eq!(outcome.refused("large"), Some(Refusal::TooLarge), "{:?}", outcome.report.artifacts);
+    assert_eq!(outcome.kept("1").unwrap(), "[REDACTED].".repeat(90_000).into_bytes());
+    assert_eq!(outcome.refused("4"), Some(Refusal::TotalTooLarge));
+    let kept = outcome.bytes(Kind::Artifact);
+    assert!(kept.len() <= 4_500_000, "{} bytes in the spool", kept.len());
+}
+
+#[test]
+fn a_job_whose_files_are_kept_has_place_for_the_longest_report() {
+    let folder = open_folder();
+    let sample = tempfile::tempfile().unwrap();
+    if fallocate(&sample, FallocateFlags::FALLOC_FL_KEEP_SIZE, 0, 4096).is_err() {
+        println!("nothing can be claimed on this file system");
+        return;
+    }
+    for lists in [true, false] {
+        let mut job = collecting("echo up; while [ ! -e go ]; do sleep 0.05; done", folder.path(), &["none"]);
+        if !lists {
+            job.artifacts = None;
+        }
+        let mut sandbox = Sandbox::start();
+        sandbox.send(&job, b"");
+        sandbox.wait_for_output("up");
+        let claimed = std::fs::metadata(sandbox.spool_path()).unwrap().blocks() * 512;
+        assert_eq!(claimed > MAX_RECORD as u64, lists, "{claimed} bytes");
+        std::fs::write(folder.path().join("go"), "").unwrap();
+        assert_eq!(sandbox.end().report.ending, exited(0));
+        std::fs::remove_file(folder.path().join("go")).unwrap();
+    }
+}
+
+/// Whoever cancels waits for the report, and the agent gives up the sandbox if it does not come.
+#[test]
+fn a_stop_while_files_are_copied_is_heard() {
+    const RECORDS: usize = 120;
+    let folder = open_folder();
+    let script = format!("head -c {} /dev/zero >large", RECORDS * MAX_BODY);
+    let mut job = collecting(&script, folder.path(), &["large"]);
+    let caps = job.artifacts.as_mut().unwrap();
+    (caps.max_file_size, caps.max_total_size) = (1 << 30, 1 << 30);
+    // A spool that takes ten records a second, so that the whole file would take twelve.
+    let (spool, write) = nix::unistd::pipe().unwrap();
+    let mut sandbox = Sandbox::start();
+    sandbox.send_with(&job, b"", &File::from(write));
+    let (mut spool, mut bytes) = (File::from(spool), Vec::new());
+    let mut piece = vec![0; HEADER + MAX_BODY];
+    loop {
+        let n = spool.read(&mut piece).unwrap();
+        if n == 0 {
+            break;
+        }
+        if bytes.len() <= MAX_BODY && bytes.len() + n > MAX_BODY {
+            sandbox.stop(Stop::Cancelled);
+        }
+        bytes.extend_from_slice(&piece[..n]);
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert!(sandbox.wait_exit());
+    let outcome = Outcome::read(&bytes);
+    assert_eq!(outcome.refused("large"), Some(Refusal::OutOfTime), "{:?}", outcome.report);
+    assert_eq!((&outcome.report.ending, outcome.report.stopped), (&exited(0), None), "it had its own end");
 }
