@@ -135,9 +135,15 @@ impl Jobs for Doorway {
         })
     }
 
-    fn artifact<'a>(&'a self, reader: &'a Reader, job_id: &'a str, path: &'a str) -> Answer<'a, Output> {
+    fn artifact<'a>(
+        &'a self,
+        reader: &'a Reader,
+        job_id: &'a str,
+        path: &'a str,
+        purse: &'a Purse,
+    ) -> Answer<'a, Output> {
         Box::pin(async move {
-            let file = self.service.artifact(reader, job_id, path).await?;
+            let file = self.service.artifact(reader, job_id, path, purse).await?;
             Ok(Output {
                 len: file.bytes.len(),
                 sha256: Some(file.sha256),
@@ -146,9 +152,9 @@ impl Jobs for Doorway {
         })
     }
 
-    fn artifacts<'a>(&'a self, reader: &'a Reader, job_id: &'a str) -> Answer<'a, Output> {
+    fn artifacts<'a>(&'a self, reader: &'a Reader, job_id: &'a str, purse: &'a Purse) -> Answer<'a, Output> {
         Box::pin(async move {
-            let archive = self.service.artifacts(reader, job_id).await?;
+            let archive = self.service.artifacts(reader, job_id, purse).await?;
             let len = archive.len();
             Ok(Output { len, sha256: None, chunks: Box::new(move |_| archive.chunks().boxed()) })
         })

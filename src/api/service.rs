@@ -86,10 +86,17 @@ pub trait Jobs: Send + Sync + 'static {
     fn output<'a>(&'a self, reader: &'a Reader, job_id: &'a str, of: Of) -> Answer<'a, Output>;
 
     /// A file that a job has left, by its path.
-    fn artifact<'a>(&'a self, reader: &'a Reader, job_id: &'a str, path: &'a str) -> Answer<'a, Output>;
+    fn artifact<'a>(
+        &'a self,
+        reader: &'a Reader,
+        job_id: &'a str,
+        path: &'a str,
+        purse: &'a Purse,
+    ) -> Answer<'a, Output>;
 
     /// All files that a job has left, as an archive of `tar`; its `chunks` gives the whole, whatever the range.
-    fn artifacts<'a>(&'a self, reader: &'a Reader, job_id: &'a str) -> Answer<'a, Output>;
+    /// While these are there they hold the memory that the job's list takes.
+    fn artifacts<'a>(&'a self, reader: &'a Reader, job_id: &'a str, purse: &'a Purse) -> Answer<'a, Output>;
 
     /// Whether new jobs would be taken and could run.
     fn readiness(&self) -> Readiness;

@@ -1,9 +1,10 @@
 //! Which key verifies what. Whether a controller or a key exists shows neither in the answer nor in the
 //! work: every verification does as many as the controller with the most keys needs, on decoys if need be.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::OnceLock};
 
 use secrecy::ExposeSecret;
+use sha2::{Digest, Sha256};
 
 use crate::{
     base::{clock::Timestamp, ids::random_hex},
@@ -111,6 +112,26 @@ impl Entry {
             && self.not_after.is_none_or(|last| now <= last)
             && (key_id.is_none() || key_id == self.key_id.as_deref())
     }
+}
+
+/// What tells one set of keys from another, in this process alone: with a secret of its own in it, it tells nobody
+/// anything of them.
+pub(super) fn mark(keys: &[Key]) -> String {
+    static OWN: OnceLock<String> = OnceLock::new();
+    let mut each: Vec<[u8; 32]> = keys
+        .iter()
+        .map(|key| {
+            let mut hash = Sha256::new();
+            hash.update(OWN.get_or_init(|| random_hex(32)));
+            hash.update(key.algorithm.as_str());
+            hash.update([0]);
+            hash.update(key.material.expose_secret());
+            hash.finalize().into()
+        })
+        .collect();
+    // In whatever order they stand.
+    each.sort_unstable();
+    hex::encode(Sha256::digest(each.concat()))
 }
 
 fn entries(keys: &[Key]) -> Result<Vec<Entry>, KeyError> {

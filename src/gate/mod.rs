@@ -44,6 +44,8 @@ pub struct Gate {
     /// Index into `config.controllers`.
     controllers: HashMap<String, usize>,
     keys: keys::Keyring,
+    /// See [`Gate::class`].
+    classes: HashMap<String, String>,
 }
 
 /// An envelope or a read that goes no further.
@@ -96,6 +98,14 @@ impl Gate {
     pub fn new(config: &GateConfig, read_access: ReadAccess) -> Result<Gate, KeyError> {
         Ok(Gate {
             keys: keys::Keyring::new(config)?,
+            classes: config
+                .controllers
+                .iter()
+                .filter(|controller| controller.reuse > 1)
+                .map(|controller| {
+                    (controller.id.clone(), format!("{} {}", controller.id, keys::mark(&controller.keys)))
+                })
+                .collect(),
             read_access,
             controllers: config
                 .controllers
@@ -115,6 +125,12 @@ impl Gate {
     /// How often who has no rate of its own for reads and cancellations may come.
     pub fn rate_of_reads(&self) -> Rate {
         self.config.rate_of_reads
+    }
+
+    /// What a controller's sandboxes that are used again are known by; `None` where each is used once. With other keys it
+    /// is another: whoever has been given the id of somebody else is not to get that one's sandboxes.
+    pub fn class(&self, id: &str) -> Option<&str> {
+        self.classes.get(id).map(String::as_str)
     }
 
     /// The controller of that name, if it is on the allowed list.

@@ -6,14 +6,25 @@ use futures_util::{Stream, StreamExt, stream};
 use quickcmd_init::proto::Artifact;
 use tokio_util::bytes::Bytes;
 
-use super::{query, service::storage_error, shared::Shared, tar};
+use super::{
+    query::{self, SMALL, TRY_AGAIN},
+    service::storage_error,
+    shared::Shared,
+    tar,
+};
 use crate::{
-    base::clock::Timestamp,
+    base::{
+        budget::{Held, Purse},
+        clock::Timestamp,
+    },
     gate::Reader,
     output::{Kept, Outputs},
     store::jobs::{self, Job},
     wire::{Code, Problem},
 };
+
+/// Bytes of memory for each byte of a list: itself, and what is made of it, in which a short path takes more than it did.
+const MEMORY: usize = 3;
 
 /// One file that a job has left.
 #[derive(Debug)]
@@ -31,6 +42,8 @@ pub struct Archive {
     at: Timestamp,
     files: VecDeque<File>,
     len: u64,
+    /// As long as the list is there: until the last of it was read, or nobody reads any more.
+    _held: Option<Held>,
 }
 
 #[derive(Debug)]
@@ -41,12 +54,13 @@ struct File {
     at: u64,
 }
 
-/// The ended job and its list.
+/// The ended job and its list, and what that holds of the memory that all have, if it is long.
 async fn listed(
     shared: &Arc<Shared>,
     reader: &Reader,
     job_id: &str,
-) -> Result<(Job, Vec<Artifact>), Problem> {
+    purse: &Purse,
+) -> Result<(Job, Vec<Artifact>, Option<Held>), Problem> {
     let job = query::find(shared, reader, job_id).await?;
     if !job.state.is_final() {
         return Err(not_found("the job has not ended: its files are kept after its end"));
@@ -55,9 +69,21 @@ async fn listed(
         return Err(gone());
     }
     let row = job.row;
+    // After its end it changes no more, but for retention, which takes it away.
+    let bytes = shared.store.read(move |db| jobs::artifacts_bytes(db, row)).await;
+    let bytes = bytes.map_err(|error| storage_error(&error))?;
+    let mut held = None;
+    if bytes > SMALL {
+        held = purse.take(bytes.saturating_mul(MEMORY)).await;
+        if held.is_none() {
+            return Err(Problem::new(Code::Busy)
+                .details("too many long lists of artifacts are being read; try again later")
+                .retry_after(TRY_AGAIN));
+        }
+    }
     let list =
         shared.store.read(move |db| jobs::artifacts(db, row)).await.map_err(|error| storage_error(&error))?;
-    Ok((job, list))
+    Ok((job, list, held))
 }
 
 fn not_found(why: &str) -> Problem {
@@ -75,8 +101,9 @@ pub(super) async fn one(
     reader: &Reader,
     job_id: &str,
     path: &str,
+    purse: &Purse,
 ) -> Result<ArtifactFile, Problem> {
-    let (job, list) = listed(shared, reader, job_id).await?;
+    let (job, list, _held) = listed(shared, reader, job_id, purse).await?;
     // Two that differ in that slash alone can't be asked for.
     let short = |path: &str| path.strip_prefix('/').unwrap_or(path).to_owned();
     let wanted = short(path);
@@ -94,8 +121,13 @@ pub(super) async fn one(
 }
 
 /// All of them.
-pub(super) async fn all(shared: &Arc<Shared>, reader: &Reader, job_id: &str) -> Result<Archive, Problem> {
-    let (job, list) = listed(shared, reader, job_id).await?;
+pub(super) async fn all(
+    shared: &Arc<Shared>,
+    reader: &Reader,
+    job_id: &str,
+    purse: &Purse,
+) -> Result<Archive, Problem> {
+    let (job, list, mut held) = listed(shared, reader, job_id, purse).await?;
     let files: VecDeque<File> = list
         .into_iter()
         .filter_map(|artifact| match artifact {
@@ -109,7 +141,11 @@ pub(super) async fn all(shared: &Arc<Shared>, reader: &Reader, job_id: &str) -> 
     // Whether they are still there is known before the answer begins.
     shared.outputs.artifact(job.row, first.at, first.size).map_err(|error| unread(job_id, &error))?;
     let at = job.ended_at.unwrap_or(job.accepted_at);
-    let mut archive = Archive { outputs: Arc::clone(&shared.outputs), row: job.row, at, files, len: 0 };
+    if let Some(held) = &mut held {
+        held.shrink(files.iter().map(|file| size_of::<File>() + file.path.capacity()).sum());
+    }
+    let mut archive =
+        Archive { outputs: Arc::clone(&shared.outputs), row: job.row, at, files, len: 0, _held: held };
     let sizes = archive
         .files
         .iter()

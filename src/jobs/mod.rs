@@ -273,17 +273,24 @@ impl Service {
     /// A file that the job has left, by its path.
     ///
     /// # Errors
-    /// `JOB_NOT_FOUND`; `ARTIFACT_NOT_FOUND` while it runs, and for what was not kept; `OUTPUT_GONE` after retention.
-    pub async fn artifact(&self, reader: &Reader, job_id: &str, path: &str) -> Result<ArtifactFile, Problem> {
-        artifacts::one(&self.shared, reader, job_id, path).await
+    /// `JOB_NOT_FOUND`; `ARTIFACT_NOT_FOUND` while it runs, and for what was not kept; `OUTPUT_GONE` after retention; `BUSY`
+    /// where there is no memory in the purse for the job's list.
+    pub async fn artifact(
+        &self,
+        reader: &Reader,
+        job_id: &str,
+        path: &str,
+        purse: &Purse,
+    ) -> Result<ArtifactFile, Problem> {
+        artifacts::one(&self.shared, reader, job_id, path, purse).await
     }
 
-    /// All files that the job has left, as an archive.
+    /// All files that the job has left, as an archive, which holds what its list takes of the purse.
     ///
     /// # Errors
     /// As [`Service::artifact`].
-    pub async fn artifacts(&self, reader: &Reader, job_id: &str) -> Result<Archive, Problem> {
-        artifacts::all(&self.shared, reader, job_id).await
+    pub async fn artifacts(&self, reader: &Reader, job_id: &str, purse: &Purse) -> Result<Archive, Problem> {
+        artifacts::all(&self.shared, reader, job_id, purse).await
     }
 
     /// A job's frames from a number on (1: all), live, and at last the final one, for which the purse is asked.

@@ -29,11 +29,11 @@ pub const DEFAULT_PAGE: u32 = 50;
 pub const LARGEST_PAGE: u32 = 500;
 
 /// Bytes of a result's texts that are read without asking for memory: what most jobs have.
-const SMALL: usize = 8 << 10;
+pub(super) const SMALL: usize = 8 << 10;
 /// Bytes of memory for each byte of text: itself, and JSON, which writes a control character as six.
 const MEMORY: usize = 7;
 /// Seconds after which memory for a large result may be free.
-const TRY_AGAIN: u32 = 5;
+pub(super) const TRY_AGAIN: u32 = 5;
 
 /// What to list; the fields as they stand in the query.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

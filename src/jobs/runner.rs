@@ -51,7 +51,8 @@ const NO_END: Duration = Duration::from_secs(86_400);
 const LOOK: Duration = Duration::from_millis(250);
 
 /// The class of every job's sandbox that is used once. It holds nothing of anybody while it waits, so that all
-/// controllers may share what waits. One that is used again has its controller's id, which is never empty.
+/// controllers may share what waits. One that is used again has its controller's
+/// (`Gate::class`), which is never empty.
 pub const CLASS: &str = "";
 
 /// What became of a turn.
@@ -295,8 +296,9 @@ async fn attempt(
         Err(cut) => return cut_short(shared, waiting, &job, cut).await,
     };
     // By the configuration as it is now, not as it was when the job came.
-    let reuse = shared.gate.load().controller(&job.controller_id).map_or(1, |controller| controller.reuse);
-    let class = if reuse > 1 { job.controller_id.clone() } else { CLASS.to_owned() };
+    let gate = shared.gate.load_full();
+    let reuse = gate.controller(&job.controller_id).map_or(1, |controller| controller.reuse);
+    let class = gate.class(&job.controller_id).unwrap_or(CLASS).to_owned();
     let shape = Shape { image: image.clone(), limits, network, class, reuse };
 
     let mut attempt = job.attempt;

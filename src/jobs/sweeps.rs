@@ -23,7 +23,7 @@ use crate::{
         failpoints::failpoint,
     },
     gate::quotas,
-    store::{self, jobs, retention, usage},
+    store::{self, StoreError, jobs, retention, usage},
 };
 
 /// How often jobs are looked at whose ttl may have passed.
@@ -46,6 +46,8 @@ const LOOKED_UP: usize = 1000;
 const USAGE_DAYS: i64 = 400;
 /// How long a pass may go on after the token.
 const LAST_PASS: Duration = Duration::from_secs(5);
+/// Jobs whose containers are looked for in one read.
+const UNCLEANED: u32 = 1000;
 /// Rows changed in one transaction by a sweep, so that it holds up nobody.
 const BATCH: u32 = 200;
 /// Refusals of what nobody has signed that are kept, the newest: anybody can send them, and they must not fill
@@ -245,14 +247,10 @@ pub(super) async fn reconcile_once(shared: &Arc<Shared>) {
             return;
         }
     };
-    let (unfinished, uncleaned) =
-        match shared.store.read(|db| Ok((jobs::holders(db)?, jobs::uncleaned(db)?))).await {
-            Ok(rows) => rows,
-            Err(error) => {
-                tracing::error!(%error, "the database could not be compared with the containers");
-                return;
-            }
-        };
+    let unfinished = match shared.store.read(jobs::holders).await {
+        Ok(rows) => rows,
+        Err(error) => return not_compared(&error),
+    };
     let needed: HashSet<&str> = unfinished.iter().filter_map(|job| job.container_id.as_deref()).collect();
     let there: HashSet<&str> = found.iter().map(|container| container.container_id.as_str()).collect();
 
@@ -271,20 +269,36 @@ pub(super) async fn reconcile_once(shared: &Arc<Shared>) {
     }
 
     let now = Timestamp::now();
-    let gone: Vec<i64> = uncleaned
-        .iter()
-        .filter(|job| job.container_id.as_deref().is_none_or(|id| !there.contains(id)))
-        .map(|job| job.row)
-        .collect();
-    for rows in gone.chunks(BATCH as usize) {
-        let rows = rows.to_vec();
-        let written =
-            shared.store.write(move |tx| rows.iter().try_for_each(|row| jobs::cleaned(tx, *row, now))).await;
-        if let Err(error) = written {
-            tracing::error!(%error, "removed containers could not be recorded");
+    // Page after page, for the jobs of a sandbox that is still used stay where they are.
+    let mut after = 0;
+    loop {
+        let page = match shared.store.read(move |db| jobs::uncleaned(db, after, UNCLEANED)).await {
+            Ok(page) => page,
+            Err(error) => return not_compared(&error),
+        };
+        let Some(last) = page.last() else { return };
+        after = last.row;
+        let gone: Vec<i64> = page
+            .iter()
+            .filter(|job| job.container_id.as_deref().is_none_or(|id| !there.contains(id)))
+            .map(|job| job.row)
+            .collect();
+        for rows in gone.chunks(BATCH as usize) {
+            let rows = rows.to_vec();
+            let written = shared
+                .store
+                .write(move |tx| rows.iter().try_for_each(|row| jobs::cleaned(tx, *row, now)))
+                .await;
+            if let Err(error) = written {
+                tracing::error!(%error, "removed containers could not be recorded");
+            }
+            failpoint!("cleaned");
         }
-        failpoint!("cleaned");
     }
+}
+
+fn not_compared(error: &StoreError) {
+    tracing::error!(%error, "the database could not be compared with the containers");
 }
 
 /// Removes output and records that are older than configured, and the oldest output above the size that all

@@ -1,5 +1,6 @@
 //! The service on a fake engine and a real database: what Docker can do to a job, at the moment a test wants it.
 
+mod artifacts;
 mod bounds;
 mod controllers;
 mod faults;

@@ -47,7 +47,8 @@ pub struct Shape {
     pub image: Image,
     pub limits: Limits,
     pub network: Network,
-    /// The controller's id where it may use a sandbox more than once: sandboxes are never shared between classes.
+    /// The controller, by its id and keys, where it may use a sandbox more than once: sandboxes are never shared between
+    /// classes.
     pub class: String,
     /// Jobs that one sandbox may run one after the other; 1: each is used once. Not what distinguishes them: a waiting
     /// one that has run fewer serves.

@@ -19,7 +19,7 @@ fn verb(agent: &Agent, arguments: &[&str]) -> (i32, String, String) {
 }
 
 /// The same, where it must work.
-fn done(agent: &Agent, arguments: &[&str]) -> String {
+pub fn done(agent: &Agent, arguments: &[&str]) -> String {
     let (code, out, err) = verb(agent, arguments);
     assert_eq!(code, 0, "{arguments:?}: {out}{err}\n{}", agent.log());
     out

@@ -2,7 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Agent, PATIENCE, payload, sign_with, until};
+use crate::{
+    harness::{Agent, PATIENCE, payload, sign_with, until},
+    operate::done,
+};
 
 const KEY: &str = "7a6e50381b0a99887766554433221100d1c2b3a4958677685f4e3d2c4f2d9c1b";
 
@@ -15,7 +18,11 @@ fn config() -> String {
 }
 
 async fn submit(agent: &Agent, command: &str) -> String {
-    let job = payload(command, json!({"controller_id": "trusted"}));
+    submit_with(agent, command, &json!({})).await
+}
+
+async fn submit_with(agent: &Agent, command: &str, sandbox: &Value) -> String {
+    let job = payload(command, json!({"controller_id": "trusted", "sandbox": sandbox}));
     let (status, answer) = agent.post(sign_with(&job.to_string(), KEY)).await;
     assert_eq!(status, 202, "{answer}");
     job["job_id"].as_str().expect("an id").to_owned()
@@ -23,7 +30,11 @@ async fn submit(agent: &Agent, command: &str) -> String {
 
 /// Runs it, and waits until its sandbox waits for another.
 async fn run(agent: &Agent, command: &str) -> Value {
-    let id = submit(agent, command).await;
+    run_with(agent, command, &json!({})).await
+}
+
+async fn run_with(agent: &Agent, command: &str, sandbox: &Value) -> Value {
+    let id = submit_with(agent, command, sandbox).await;
     let result = agent.ended(&id).await["result"].clone();
     until("the sandbox waits again", PATIENCE, async || {
         agent.metric("quickcmd_agent_pool_depth").await == 1.0
@@ -90,5 +101,78 @@ async fn a_job_in_a_used_sandbox_outlives_the_agent_and_is_its_last() {
     assert_eq!(third["stdout"], "third\n");
     assert_ne!(third["sandbox_id"], first["sandbox_id"]);
     assert_eq!(agent.terminate(), Some(0));
+    agent.no_container_left().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_and_artifacts_are_each_jobs_own() {
+    let mut agent = Agent::with(&config()).await;
+    let look = "find /tmp /work -mindepth 1 | sort";
+    let first = run_with(
+        &agent,
+        &format!(
+            "{look}; cat in; mkdir out; echo one >out/a; echo one >out/b; echo one >/tmp/left; chmod 0 out/b"
+        ),
+        &json!({
+            "files": [
+                {"path": "in", "content": "of one\n"},
+                {"path": "/tmp/deep/er/tool", "content": "#!/bin/sh\n", "mode": "0755"},
+            ],
+            "artifacts": ["out/a", "/tmp/left", "none"],
+        }),
+    )
+    .await;
+    let second = run_with(
+        &agent,
+        &format!("{look}; cat in; mkdir out; echo second >out/a; echo second >out/c"),
+        // One of the same name, which could not be placed were the other's still there.
+        &json!({"files": [{"path": "in", "content": "of two\n"}], "artifacts": ["out", "/tmp"]}),
+    )
+    .await;
+    let third = run(&agent, look).await;
+    let whole = "/tmp/deep\n/tmp/deep/er\n/tmp/deep/er/tool\n/work/in\nof one\n";
+    assert_eq!(first["stdout"], whole, "{first}");
+    assert_eq!(second["stdout"], "/work/in\nof two\n", "its own, and none of the first: {second}");
+    assert_eq!(third["stdout"], "", "{third}");
+    for result in [&first, &second, &third] {
+        assert_eq!(result["exit_code"], 0, "{result}");
+        assert_eq!(result["sandbox_id"], first["sandbox_id"], "in one sandbox: {result}");
+    }
+    let kept = |result: &Value| -> Vec<(String, Value)> {
+        let list = result["artifacts"].as_array().cloned().unwrap_or_default();
+        let one = |one: &Value| (one["path"].as_str().expect("a path").to_owned(), one["refused"].clone());
+        list.iter().map(one).collect()
+    };
+    let name = |path: &str, refused: Value| (path.to_owned(), refused);
+    let lists = [
+        vec![name("out/a", Value::Null), name("/tmp/left", Value::Null), name("none", json!("missing"))],
+        vec![name("out/a", Value::Null), name("out/c", Value::Null), name("/tmp", json!("missing"))],
+        vec![],
+    ];
+    assert_eq!([kept(&first), kept(&second), kept(&third)], lists);
+    for (result, path, bytes) in [
+        (&first, "out/a", "one\n"),
+        (&first, "tmp/left", "one\n"),
+        (&second, "out/a", "second\n"),
+        (&second, "out/c", "second\n"),
+    ] {
+        let id = result["job_id"].as_str().expect("an id");
+        let url = agent.url(&format!("/api/v1/jobs/{id}/artifacts/{path}"));
+        let answer = agent.http.get(url).send().await.expect("an answer");
+        assert_eq!(answer.text().await.expect("text"), bytes, "{path} of {id}");
+    }
+
+    // Who looks is told that it waits for another, not that it was left over.
+    let listed: Value = serde_json::from_str(&done(&agent, &["sandboxes", "--json"])).expect("JSON");
+    let verdicts: Vec<_> =
+        listed["sandboxes"].as_array().expect("a list").iter().map(|one| &one["verdict"]).collect();
+    assert_eq!(verdicts, ["to_be_used_again"], "{listed}");
+    let told = done(&agent, &["sandboxes"]);
+    assert!(told.contains("waits to be used again") && told.contains("0 to be removed"), "{told}");
+    agent.kill();
+    let told = done(&agent, &["sandboxes"]);
+    assert!(!told.contains("waits to be used again"), "nobody is there to use it: {told}");
+    agent.launch();
+    agent.until_ready().await;
     agent.no_container_left().await;
 }

@@ -1,6 +1,9 @@
 //! `sandboxes [--json] [--remove]`: this agent's containers, and what the agent would do with each.
 
-use std::path::Path;
+use std::{
+    collections::{HashMap, HashSet},
+    path::Path,
+};
 
 use rusqlite::Connection;
 use serde::Serialize;
@@ -14,6 +17,9 @@ use crate::{
     sandbox::{Found, LABEL_JOB, LABEL_POOL, LABEL_ROW, Outside},
     store::{self, Lock, StoreError, jobs},
 };
+
+/// Ended jobs that are read at once.
+const PAGE: u32 = 1000;
 
 /// One container.
 #[derive(Debug, Serialize)]
@@ -39,6 +45,9 @@ enum Verdict {
     Needed,
     /// The running agent has it for a job to come, or removes it just now.
     OfTheAgent,
+    /// Its job has ended, and it runs on: the running agent has it for another job of the same controller, or removes it
+    /// just now.
+    ToBeUsedAgain,
     /// Its job has ended.
     LeftOver,
     /// The record knows of no job in it.
@@ -50,6 +59,7 @@ impl Verdict {
         match self {
             Verdict::Needed => "needed: kept until its job has ended",
             Verdict::OfTheAgent => "the running agent's: waits for a job, or is on its way",
+            Verdict::ToBeUsedAgain => "the running agent's: waits to be used again, or is on its way",
             Verdict::LeftOver => "left over from an ended job: to be removed",
             Verdict::Stranger => "no job's: to be removed",
         }
@@ -84,7 +94,7 @@ pub fn sandboxes(path: &Path, json: bool, remove: bool) -> Result<String, AgentE
         let listed = if config.audit_db_path.exists() {
             store::look(&config.audit_db_path, |db| judge(db, found, alive))?
         } else {
-            found.into_iter().map(|found| listed(found, None, alive)).collect()
+            found.into_iter().map(|found| listed(found, None, false, alive)).collect()
         };
         let mut removed = 0;
         for container in listed.iter().filter(|container| remove && container.verdict.goes()) {
@@ -114,13 +124,21 @@ pub fn sandboxes(path: &Path, json: bool, remove: bool) -> Result<String, AgentE
 
 /// Joins containers and record.
 fn judge(db: &Connection, found: Vec<Found>, alive: bool) -> Result<Vec<Listed>, StoreError> {
-    let mut known = jobs::holders(db)?;
-    known.extend(jobs::uncleaned(db)?);
+    let there: HashSet<&str> = found.iter().map(|container| container.container_id.as_str()).collect();
+    // The job that is in a container, and the last of those that were.
+    let mut known: HashMap<String, jobs::Holder> = HashMap::new();
+    let unfinished = jobs::holders(db)?;
+    let (mut page, mut after) = (jobs::uncleaned(db, 0, PAGE)?, 0);
+    while let Some(last) = page.last() {
+        after = after.max(last.row);
+        known.extend(page.into_iter().filter_map(|job| in_one_of(&there, job)));
+        page = jobs::uncleaned(db, after, PAGE)?;
+    }
+    known.extend(unfinished.into_iter().filter_map(|job| in_one_of(&there, job)));
     found
         .into_iter()
         .map(|container| {
-            let id = Some(container.container_id.as_str());
-            let job = match known.iter().find(|job| job.container_id.as_deref() == id) {
+            let job = match known.get(&container.container_id) {
                 Some(job) => Some(job.clone()),
                 // One that was made for a job and never got it, or whose job was cleaned long ago.
                 None => match container.labels.get(LABEL_ROW).and_then(|row| row.parse().ok()) {
@@ -128,22 +146,36 @@ fn judge(db: &Connection, found: Vec<Found>, alive: bool) -> Result<Vec<Listed>,
                     None => None,
                 },
             };
-            Ok(listed(container, job, alive))
+            let again = match &job {
+                Some(job) => jobs::use_of(db, job.row)?.is_some(),
+                None => false,
+            };
+            Ok(listed(container, job, again && alive, alive))
         })
         .collect()
 }
 
-fn listed(container: Found, job: Option<jobs::Holder>, alive: bool) -> Listed {
+/// With the container's id, if it is one of these.
+fn in_one_of(there: &HashSet<&str>, job: jobs::Holder) -> Option<(String, jobs::Holder)> {
+    let id = job.container_id.clone().filter(|id| there.contains(id.as_str()))?;
+    Some((id, job))
+}
+
+/// `again`: a job in it may be followed by another.
+fn listed(container: Found, job: Option<jobs::Holder>, again: bool, alive: bool) -> Listed {
     let unfinished = job.as_ref().is_some_and(|job| !job.state.is_final());
-    let verdict =
-        match &job {
-            Some(job) if job.container_id.as_deref() == Some(&container.container_id) => {
-                if job.state.is_final() { Verdict::LeftOver } else { Verdict::Needed }
+    let verdict = match &job {
+        Some(job) if job.container_id.as_deref() == Some(&container.container_id) => {
+            match job.state.is_final() {
+                false => Verdict::Needed,
+                true if again && container.state == "running" => Verdict::ToBeUsedAgain,
+                true => Verdict::LeftOver,
             }
-            // Being started for a job, or waiting for one; when no agent runs, nobody will use it.
-            _ if alive && (unfinished || container.labels.contains_key(LABEL_POOL)) => Verdict::OfTheAgent,
-            _ => Verdict::Stranger,
-        };
+        }
+        // Being started for a job, or waiting for one; when no agent runs, nobody will use it.
+        _ if alive && (unfinished || container.labels.contains_key(LABEL_POOL)) => Verdict::OfTheAgent,
+        _ => Verdict::Stranger,
+    };
     Listed {
         name: container.name,
         state: container.state,

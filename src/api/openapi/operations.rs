@@ -160,7 +160,7 @@ pub const OPERATIONS: &[Operation] = &[
         parameters: &["id", "controller_id"],
         body: None,
         answers: &[answer(200, "The archive", Body::Raw("application/x-tar"))],
-        refusals: &[API, READ, ONE_JOB, &[ArtifactNotFound, OutputGone]],
+        refusals: &[API, READ, ONE_JOB, &[ArtifactNotFound, OutputGone, Busy]],
     },
     Operation {
         method: "get",
@@ -176,7 +176,7 @@ pub const OPERATIONS: &[Operation] = &[
             answer(206, "The range", Body::Raw("application/octet-stream")),
             answer(304, "The caller has these bytes already", Body::None),
         ],
-        refusals: &[API, READ, ONE_JOB, &[ArtifactNotFound, OutputGone, RangeNotSatisfiable]],
+        refusals: &[API, READ, ONE_JOB, &[ArtifactNotFound, OutputGone, RangeNotSatisfiable, Busy]],
     },
     Operation {
         method: "get",

@@ -14,7 +14,8 @@ use super::output;
 use crate::{
     api::{
         app::App,
-        extract::{JobId, Parameters, ReadBy},
+        extract::{JobId, Parameters, Peer, ReadBy},
+        large,
     },
     wire::{Code, Problem},
 };
@@ -22,6 +23,7 @@ use crate::{
 /// One file; ranges and tags as of output.
 pub async fn one(
     State(app): State<Arc<App>>,
+    Peer(peer): Peer,
     ReadBy(reader): ReadBy,
     path: Result<Path<(String, String)>, PathRejection>,
     mut given: Parameters,
@@ -31,20 +33,21 @@ pub async fn one(
     let Path((id, path)) = path.map_err(|_| Problem::new(Code::ArtifactNotFound))?;
     let reader = given.whose(reader)?;
     given.end()?;
-    let file = app.jobs.artifact(&reader, &id, &path).await?;
+    let file = app.jobs.artifact(&reader, &id, &path, &large::purse(&app, peer)).await?;
     output::answer(file, &headers).map(for_saving)
 }
 
 /// All of them. Ranges are not known here: the parts of an archive are files.
 pub async fn all(
     State(app): State<Arc<App>>,
+    Peer(peer): Peer,
     ReadBy(reader): ReadBy,
     JobId(id): JobId,
     mut given: Parameters,
 ) -> Result<Response, Problem> {
     let reader = given.whose(reader)?;
     given.end()?;
-    let archive = app.jobs.artifacts(&reader, &id).await?;
+    let archive = app.jobs.artifacts(&reader, &id, &large::purse(&app, peer)).await?;
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static("application/x-tar")),
         (header::CONTENT_LENGTH, HeaderValue::from(archive.len)),

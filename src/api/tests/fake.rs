@@ -229,7 +229,13 @@ impl Jobs for Fake {
         .boxed()
     }
 
-    fn artifact<'a>(&'a self, _: &'a Reader, job_id: &'a str, path: &'a str) -> Answer<'a, Output> {
+    fn artifact<'a>(
+        &'a self,
+        _: &'a Reader,
+        job_id: &'a str,
+        path: &'a str,
+        _: &'a Purse,
+    ) -> Answer<'a, Output> {
         async move {
             if (job_id, path) != ("job-1", "out/a b") {
                 return Err(Problem::new(Code::ArtifactNotFound));
@@ -246,7 +252,7 @@ impl Jobs for Fake {
         .boxed()
     }
 
-    fn artifacts<'a>(&'a self, _: &'a Reader, job_id: &'a str) -> Answer<'a, Output> {
+    fn artifacts<'a>(&'a self, _: &'a Reader, job_id: &'a str, _: &'a Purse) -> Answer<'a, Output> {
         async move {
             if job_id != "job-1" {
                 return Err(Problem::new(Code::ArtifactNotFound));

@@ -1,6 +1,7 @@
 //! Sandboxes that run more than one job of a controller.
 
 use super::*;
+use crate::jobs::sweeps;
 
 /// Two controllers that may use a sandbox three times.
 const CONTROLLERS: &str = "\
@@ -121,5 +122,62 @@ async fn after_a_crash_the_job_is_taken_up_and_its_sandbox_thrown_away() {
         assert!(tokio::time::Instant::now() < end, "it is still there");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+    life.crash().await;
+}
+
+#[tokio::test]
+async fn who_is_given_the_id_of_another_gets_none_of_that_ones_sandboxes() {
+    let dir = tempfile::tempdir().unwrap();
+    let life = Life::start(dir.path(), Fake::new(), CONTROLLERS).await;
+    let reload = || {
+        let config = config(dir.path());
+        life.service.reload(&config, Gate::new(&config.gate, config.server.read_access).unwrap());
+    };
+    let first = life.sandbox_of("trusted", "a", "echo a", 1).await;
+    reload();
+    assert_eq!(life.sandbox_of("trusted", "b", "echo b", 1).await, first, "nothing has changed");
+
+    let other = "other-secret-of-the-tests-that-is-long-too";
+    let path = dir.path().join("agent.yaml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text.replace("trusted-secret-of-the-tests-that-is-long", other)).unwrap();
+    reload();
+    life.submit_signed(&SigningKey::hmac(other.as_bytes()), "trusted", "c", "echo c").await.unwrap();
+    assert_ne!(life.ended("c").await.sandbox_id, first);
+    life.crash().await;
+}
+
+#[tokio::test]
+async fn a_sandbox_with_a_long_history_keeps_no_other_job_from_being_cleaned() {
+    let dir = tempfile::tempdir().unwrap();
+    let life = Life::start(dir.path(), Fake::new(), CONTROLLERS).await;
+    life.sandbox_of("trusted", "a", "echo a", 1).await;
+    // More of the kind than are looked at in one read; their sandbox stays.
+    let copies = life.store.write(|tx| {
+        let columns: String = tx.query_row(
+            "SELECT group_concat(name) FROM pragma_table_info('jobs') WHERE name NOT IN ('row', 'job_id')",
+            [],
+            |row| row.get(0),
+        )?;
+        let numbers = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1100)";
+        let sql = format!(
+            "{numbers} INSERT INTO jobs (job_id, {columns}) SELECT 'copy-' || i, {columns} FROM n, jobs \
+             WHERE jobs.job_id = 'a'"
+        );
+        Ok(tx.execute(&sql, [])?)
+    });
+    assert_eq!(copies.await.unwrap(), 1100);
+    let gone = life.sandbox_of("one", "b", "echo b", 1).await;
+    let end = tokio::time::Instant::now() + PATIENCE;
+    while life.fake.list().await.unwrap().iter().any(|found| found.container_id == gone) {
+        assert!(tokio::time::Instant::now() < end, "it is still there");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    sweeps::reconcile_once(&life.service.shared).await;
+    let cleaned = life.store.read(|db| {
+        let mut statement = db.prepare("SELECT job_id FROM jobs WHERE cleaned_at IS NOT NULL")?;
+        Ok(statement.query_map([], |row| row.get(0))?.collect::<Result<Vec<String>, _>>()?)
+    });
+    assert_eq!(cleaned.await.unwrap(), ["b"]);
     life.crash().await;
 }

@@ -94,7 +94,7 @@ async fn reads_and_inserts_cost_the_same_with_fifty_times_the_history() {
                 cost.push(("unfinished".into(), steps(conn, |conn| unfinished(conn).map(drop))));
                 cost.push(("holders".into(), steps(conn, |conn| holders(conn).map(drop))));
                 cost.push(("rows".into(), steps(conn, |conn| unfinished_rows(conn).map(drop))));
-                cost.push(("uncleaned".into(), steps(conn, |conn| uncleaned(conn).map(drop))));
+                cost.push(("uncleaned".into(), steps(conn, |conn| uncleaned(conn, 0, 10).map(drop))));
                 cost.push(("find".into(), steps(conn, |conn| find(conn, "common", "job-50").map(drop))));
                 cost.push(("no job".into(), steps(conn, |conn| find(conn, "common", "x").map(drop))));
                 cost.push(("by id".into(), steps(conn, |conn| locate_any(conn, "job-50").map(drop))));
@@ -198,7 +198,7 @@ async fn what_looks_at_many_jobs_reads_no_texts() {
             assert!(get(tx, 1).is_err(), "a whole job can't be read any more");
             assert_eq!(queued(tx, Queued::START, 100)?.len(), 20);
             assert_eq!(unfinished_rows(tx)?.len(), 20);
-            assert_eq!((holders(tx)?.len(), uncleaned(tx)?.len()), (0, 0));
+            assert_eq!((holders(tx)?.len(), uncleaned(tx, 0, 10)?.len()), (0, 0));
             assert!(holder(tx, 1)?.is_some());
             Ok(())
         })

@@ -32,8 +32,8 @@ pub use end::{Cancel, CancelWhy, End};
 pub use insert::{Inserted, NewJob, NewRejected, Prepared, insert, is_accepted, reject, seen};
 pub use list::{Cursor, ListFilter, list};
 pub use query::{
-    Holder, Located, Queued, artifacts, counts, find, get, glance, holder, holders, locate, locate_any,
-    payload, queued, text_bytes, uncleaned, unfinished, unfinished_rows,
+    Holder, Located, Queued, artifacts, artifacts_bytes, counts, find, get, glance, holder, holders, locate,
+    locate_any, payload, queued, text_bytes, uncleaned, unfinished, unfinished_rows, use_of,
 };
 pub use steps::{Starting, cancel_requested, cleaned, container, finish, image, requeue, running, starting};
 

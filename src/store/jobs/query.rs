@@ -222,17 +222,45 @@ pub fn holders(conn: &Connection) -> Result<Vec<Holder>, StoreError> {
     keepers(conn, "WHERE ended_at IS NULL AND state IN ('starting', 'running') ORDER BY row", params![])
 }
 
-/// Ended jobs whose container may be left, oldest first, 1,000 at most.
+/// Ended jobs whose container may be left, oldest first, after a row (0 for the first page): a sandbox that is used again
+/// may have had thousands.
 ///
 /// # Errors
 /// See [`get`].
-pub fn uncleaned(conn: &Connection) -> Result<Vec<Holder>, StoreError> {
+pub fn uncleaned(conn: &Connection, after: i64, limit: u32) -> Result<Vec<Holder>, StoreError> {
     keepers(
         conn,
         "WHERE container_name IS NOT NULL AND cleaned_at IS NULL AND +state IN ('completed', 'failed') \
-         ORDER BY row LIMIT 1000",
-        params![],
+         AND row > ? ORDER BY row LIMIT ?",
+        params![after, limit],
     )
+}
+
+/// Which use of its container the job is, where that may run more than one, as the audit log has it.
+///
+/// # Errors
+/// See [`get`].
+pub fn use_of(conn: &Connection, row: i64) -> Result<Option<u32>, StoreError> {
+    let uses: Option<Option<u32>> = conn
+        .prepare_cached(
+            "SELECT json_extract(CAST(entry AS TEXT), '$.use') FROM audit \
+             WHERE job = ? AND kind = 'job.container' ORDER BY number DESC LIMIT 1",
+        )?
+        .query_row([row], |row| row.get(0))
+        .optional()?;
+    Ok(uses.flatten())
+}
+
+/// Bytes of a job's list of artifacts, which is not read for it; 0 without one.
+///
+/// # Errors
+/// See [`get`].
+pub fn artifacts_bytes(conn: &Connection, row: i64) -> Result<usize, StoreError> {
+    let bytes: Option<i64> = conn
+        .prepare_cached("SELECT octet_length(list) FROM artifacts WHERE row = ?")?
+        .query_row([row], |row| row.get(0))
+        .optional()?;
+    Ok(usize::try_from(bytes.unwrap_or(0)).unwrap_or(usize::MAX))
 }
 
 /// Jobs by state; states without a job are left out. Reads an index of all jobs: for start-up.

@@ -152,10 +152,10 @@ async fn a_job_goes_through_its_life_and_every_step_is_in_the_log() {
     assert_eq!(result.image_digest.as_deref(), Some("debian@sha256:2"));
     assert_eq!(result.usage, Some(Usage { cpu_ms: 12, max_rss_bytes: 4096 }));
 
-    assert_eq!(store.read(uncleaned).await.unwrap().len(), 1);
+    assert_eq!(store.read(|conn| uncleaned(conn, 0, 10)).await.unwrap().len(), 1);
     store.write(move |tx| cleaned(tx, row, at(6))).await.unwrap();
     store.write(move |tx| cleaned(tx, row, at(7))).await.unwrap();
-    assert!(store.read(uncleaned).await.unwrap().is_empty());
+    assert!(store.read(|conn| uncleaned(conn, 0, 10)).await.unwrap().is_empty());
 
     let kinds = store
         .read(|conn| {
