@@ -3,6 +3,7 @@
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt,
     path::Path,
     process::{Child, Command, Output, Stdio},
     time::{Duration, Instant},
@@ -13,12 +14,16 @@ use quickcmd::sandbox::LABEL_AGENT;
 
 use crate::harness::{Agent, PATIENCE, image, signal, until};
 
+/// Puts its file over those of the host, in mounts of its own, and becomes containerd.
+const REMAP: &str = "for file in /etc/subuid /etc/subgid; do [ -e $file ] || : >$file; mount --bind \"$0\" $file; done; \
+                     exec containerd \"$@\"";
 /// How long its parts may take to end when the test is over.
 const FAREWELL: Duration = Duration::from_secs(20);
 
 pub struct Dockerd {
     dir: tempfile::TempDir,
-    live_restore: bool,
+    /// For dockerd, besides what every one is told.
+    more: Vec<String>,
     containerd: Child,
     dockerd: Option<Child>,
 }
@@ -37,6 +42,19 @@ impl Drop for Frozen {
 impl Dockerd {
     /// An engine that has the tests' image.
     pub async fn start(live_restore: bool) -> Dockerd {
+        let more = if live_restore { vec!["--live-restore".to_owned()] } else { Vec::new() };
+        Dockerd::started(more, None).await
+    }
+
+    /// The same, whose containers have the user ids (and group ids) from `first` on, 65,536 of them.
+    pub async fn start_remapped(first: u32) -> Dockerd {
+        // The ids are a user's that every host has; Docker asks for no more than the name and its line.
+        let more = vec!["--userns-remap".to_owned(), "nobody:nogroup".to_owned()];
+        Dockerd::started(more, Some(&format!("nobody:{first}:65536\n"))).await
+    }
+
+    /// `subordinate`: what it finds in `/etc/subuid` and `/etc/subgid`, and nobody else does.
+    async fn started(more: Vec<String>, subordinate: Option<&str>) -> Dockerd {
         assert!(
             nix::unistd::Uid::effective().is_root(),
             "these tests start a Docker engine of their own, which takes root: run them as root"
@@ -53,14 +71,25 @@ impl Dockerd {
         fs::write(dir.path().join("containerd.toml"), config).expect("written");
         // The host's own daemon.json is not for this one.
         fs::write(dir.path().join("daemon.json"), "{}").expect("written");
-        let containerd = Command::new("containerd")
+        fs::write(dir.path().join("subordinate"), subordinate.unwrap_or_default()).expect("written");
+        // Both in mounts of their own, where `/etc` is as it is to be for them. Root of a container passes through here.
+        let mut containerd = match subordinate {
+            None => Command::new("containerd"),
+            Some(_) => {
+                fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o711)).expect("a mode");
+                let mut command = Command::new("unshare");
+                command.args(["--mount", "--", "/bin/sh", "-ec", REMAP, &at("subordinate")]);
+                command
+            }
+        };
+        let containerd = containerd
             .args(["--config", &at("containerd.toml"), "--log-level", "warn"])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log(dir.path(), "containerd.log"))
             .spawn()
             .expect("containerd is installed");
-        let mut engine = Dockerd { dir, live_restore, containerd, dockerd: None };
+        let mut engine = Dockerd { dir, more, containerd, dockerd: None };
         let socket = engine.dir.path().join("containerd.sock");
         until("containerd listens", PATIENCE, async || socket.exists()).await;
         engine.up().await;
@@ -84,9 +113,11 @@ impl Dockerd {
     fn spawn(&mut self) {
         let at = |name: &str| self.dir.path().join(name).display().to_string();
         // In a network of its own: told to have no bridge, dockerd removes docker0, which is the machine's own engine's.
-        // `unshare` becomes dockerd, so that its process id is that one's.
-        let mut command = Command::new("unshare");
+        // In the mounts of its containerd, which may be the host's. Each of these becomes the next, so that the process id
+        // is dockerd's.
+        let mut command = Command::new("nsenter");
         command
+            .args([&format!("--mount=/proc/{}/ns/mnt", self.containerd.id()), "--", "unshare"])
             .args(["--net", "--", "dockerd"])
             .args([
                 "--config-file",
@@ -101,9 +132,7 @@ impl Dockerd {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log(self.dir.path(), "dockerd.log"));
-        if self.live_restore {
-            command.arg("--live-restore");
-        }
+        command.args(&self.more);
         // One that was killed leaves its file, whose process id may be somebody else's by now.
         let _ = fs::remove_file(self.dir.path().join("pid"));
         self.dockerd = Some(command.spawn().expect("dockerd is installed"));

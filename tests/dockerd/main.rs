@@ -1,5 +1,5 @@
-//! Docker that fails: an engine of the tests' own, stopped, killed and frozen under a running agent (`away`), and one that
-//! answers what a test wants (`wayward`). The first needs root, `dockerd`, `containerd` and the `docker` client, and fails
+//! Docker that fails, or is set up otherwise: an engine of the tests' own, stopped, killed and frozen under a running agent
+//! (`away`), one whose ids are not the host's (`remapped`), and one that answers what a test wants (`wayward`). The first needs root, `dockerd`, `containerd` and the `docker` client, and fails
 //! without them; it leaves the host's own engine alone but for a copy of the image.
 
 #[path = "../common/harness.rs"]
@@ -9,4 +9,5 @@ mod harness;
 mod away;
 mod daemon;
 mod engine;
+mod remapped;
 mod wayward;
