@@ -26,6 +26,8 @@ pub struct ClientTls {
     /// Whether nobody connects without one.
     pub required: bool,
     pub clients: Vec<TlsClient>,
+    /// SHA-256 of certificates that are not taken any more, whoever they are and whatever their dates say.
+    pub revoked: Vec<[u8; 32]>,
 }
 
 /// One client.
@@ -53,7 +55,7 @@ pub enum TlsName {
 /// Reads `tls`. `served`: whether the agent has a certificate of its own.
 pub(super) fn read(mut section: Section<'_>, served: bool) -> Option<ClientTls> {
     let ca = section.get("client_ca");
-    let given = section.given("client_auth") || section.given("clients");
+    let given = ["client_auth", "clients", "revoked"].into_iter().any(|key| section.given(key));
     let required = section.choice("client_auth", false, &[("optional", false), ("required", true)]);
     let mut clients: Vec<TlsClient> = Vec::new();
     for at in section.get("clients").and_then(At::list).unwrap_or_default() {
@@ -67,6 +69,8 @@ pub(super) fn read(mut section: Section<'_>, served: bool) -> Option<ClientTls> 
             clients.push(client);
         }
     }
+    let revoked = section.get("revoked").and_then(At::list).unwrap_or_default();
+    let revoked = revoked.into_iter().filter_map(|at| at.read(fingerprint)).collect();
     if ca.is_none() && given {
         section
             .fault("client_ca", "is missing: give the authorities that sign the clients' certificates (PEM)");
@@ -85,7 +89,7 @@ pub(super) fn read(mut section: Section<'_>, served: bool) -> Option<ClientTls> 
         hash.update((root.len() as u64).to_be_bytes());
         hash.update(root);
     }
-    Some(ClientTls { ca, roots, fingerprint: hash.finalize().into(), required, clients })
+    Some(ClientTls { ca, roots, fingerprint: hash.finalize().into(), required, clients, revoked })
 }
 
 fn roots(at: &At<'_>) -> Option<Vec<CertificateDer<'static>>> {

@@ -5,7 +5,12 @@ use std::{path::Path, process::Command};
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType};
 use serde_json::{Value, json};
 
-use crate::harness::{Agent, CONTROLLER, Setup, cancel, payload, sign, write_private};
+use nix::sys::signal::Signal;
+use sha2::{Digest, Sha256};
+
+use crate::harness::{
+    Agent, CONTROLLER, PATIENCE, Setup, cancel, payload, sign, signal, until, write_private,
+};
 
 /// Signs certificates for clients, and writes them to `NAME.pem` and `NAME.key` of a folder.
 struct Authority(Issuer<'static, KeyPair>, String);
@@ -19,7 +24,8 @@ impl Authority {
         Authority(Issuer::new(params, key), pem)
     }
 
-    fn sign(&self, folder: &Path, name: &str, san: SanType) {
+    /// Gives the certificate's SHA-256.
+    fn sign(&self, folder: &Path, name: &str, san: SanType) -> String {
         let mut params = CertificateParams::new(Vec::new()).expect("no names");
         params.subject_alt_names.push(san);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
@@ -27,6 +33,7 @@ impl Authority {
         let cert = params.signed_by(&key, &self.0).expect("a certificate");
         std::fs::write(folder.join(format!("{name}.pem")), cert.pem()).expect("written");
         write_private(&folder.join(format!("{name}.key")), &key.serialize_pem());
+        hex::encode(Sha256::digest(cert.der()))
     }
 }
 
@@ -39,7 +46,7 @@ fn with(agent: &Agent, name: &str) -> reqwest::Client {
     reqwest::Client::builder()
         .tls_certs_only([server])
         .identity(reqwest::Identity::from_pem(&identity).expect("an identity"))
-        .timeout(crate::harness::PATIENCE)
+        .timeout(PATIENCE)
         .build()
         .expect("a client")
 }
@@ -113,7 +120,7 @@ async fn certificates_read_operate_and_narrow_what_may_be_submitted() {
     assert!(said.contains(&theirs), "{said}");
     let (code, said) = quickcmd(&agent, "desk", &["cancel", "--reason", "enough", &theirs]);
     assert_eq!(code, 0, "{said}");
-    crate::harness::until("it has ended", crate::harness::PATIENCE, async || {
+    until("it has ended", PATIENCE, async || {
         let answer = desk.get(&status).send().await.expect("an answer");
         answer.json::<Value>().await.expect("JSON")["reason"] == "cancelled"
     })
@@ -124,4 +131,44 @@ async fn certificates_read_operate_and_narrow_what_may_be_submitted() {
         .expect("a row");
     assert_eq!(by, "certificate:desk");
     agent.no_container_left().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_certificate_is_revoked_and_the_next_of_that_name_is_not() {
+    let config = "tls:\n  client_ca: clients.pem\n  client_auth: required\n  clients:\n\
+                  \x20   - { name: board, dns: board.example.com, scopes: [read] }\n";
+    let mut agent = Agent::prepare(&Setup { config: config.to_owned(), signed_reads: true });
+    let authority = Authority::new();
+    let folder = agent.dir.path().to_owned();
+    std::fs::write(folder.join("clients.pem"), &authority.1).expect("written");
+    let board = || SanType::DnsName("board.example.com".try_into().expect("a name"));
+    let lost = authority.sign(&folder, "lost", board());
+    let kept = authority.sign(&folder, "kept", board());
+    assert_ne!(lost, kept);
+    // Nobody is ready to be asked without a certificate.
+    agent.http = with(&agent, "kept");
+    agent.launch();
+    agent.until_ready().await;
+
+    // Both of its connections stay open.
+    let (old, new) = (with(&agent, "lost"), with(&agent, "kept"));
+    let list = agent.url("/api/v1/jobs");
+    assert_eq!((told(old.get(&list)).await.0, told(new.get(&list)).await.0), (200, 200));
+
+    let file = folder.join("agent.yaml");
+    let before = std::fs::read_to_string(&file).expect("a configuration");
+    write_private(&file, &format!("{before}  revoked: [\"{lost}\"]\n"));
+    signal(agent.pid(), Signal::SIGHUP);
+    until("it is revoked", PATIENCE, async || told(old.get(&list)).await.0 == 403).await;
+    assert_eq!(told(with(&agent, "lost").get(&list)).await, (403, "FORBIDDEN".to_owned()), "nor anew");
+    assert_eq!(told(new.get(&list)).await.0, 200, "the other of that name");
+
+    // What is taken back counts again; a reload that fails leaves what there was.
+    write_private(&file, &format!("{before}  revoked: [\"{}\"]\n", &lost[2..]));
+    signal(agent.pid(), Signal::SIGHUP);
+    until("it says so", PATIENCE, async || agent.log().contains("configuration not reloaded")).await;
+    assert_eq!(told(with(&agent, "lost").get(&list)).await.0, 403);
+    write_private(&file, &before);
+    signal(agent.pid(), Signal::SIGHUP);
+    until("it counts again", PATIENCE, async || told(with(&agent, "lost").get(&list)).await.0 == 200).await;
 }

@@ -40,9 +40,11 @@ impl Presented {
         }
     }
 
-    /// Whether it is still good: connections live long, and certificates end and authorities change meanwhile.
+    /// Whether it is still good: connections live long, and certificates end, are revoked, and authorities change meanwhile.
     pub fn holds(&self, config: &ClientTls, now: Timestamp) -> bool {
-        self.checked_with == config.fingerprint && self.not_after.is_some_and(|end| now.secs() <= end)
+        self.checked_with == config.fingerprint
+            && self.not_after.is_some_and(|end| now.secs() <= end)
+            && !config.revoked.contains(&self.fingerprint)
     }
 
     /// Whose it is. `None`: nobody's, or it is not good any more.

@@ -40,7 +40,14 @@ impl Authority {
 
     fn clients(&self, required: bool, clients: Vec<TlsClient>) -> ClientTls {
         let fingerprint = Sha256::digest(&self.der).into();
-        ClientTls { ca: "clients.pem".into(), roots: vec![self.der.clone()], fingerprint, required, clients }
+        ClientTls {
+            ca: "clients.pem".into(),
+            roots: vec![self.der.clone()],
+            fingerprint,
+            required,
+            clients,
+            revoked: Vec::new(),
+        }
     }
 }
 

@@ -292,7 +292,8 @@ fn client_certificates_are_known_by_one_name_each() {
             "tls_cert_file: agent-cert.pem\ntls_key_file: agent-key.pem\ntls:\n  client_ca: ca-cert.pem\n  \
              client_auth: required\n  clients:\n    - { name: a, uri: \"spiffe://x/a\", scopes: [read] }\n    \
              - { name: b, dns: B.example.com, controller: gone }\n    \
-             - { name: c, fingerprint: \"AB:CD00112233445566778899aabbccddeeff00112233445566778899aabbccdd\", scopes: [admin] }\n",
+             - { name: c, fingerprint: \"AB:CD00112233445566778899aabbccddeeff00112233445566778899aabbccdd\", scopes: [admin] }\n  \
+             revoked: [\"00:CD00112233445566778899aabbccddeeff00112233445566778899aabbccdd\"]\n",
         )
         .unwrap_or_else(|faults| panic!("{faults}"));
     let tls = config.server.client_tls.expect("it is there");
@@ -305,6 +306,7 @@ fn client_certificates_are_known_by_one_name_each() {
         (Some("gone"), "submit read operate".to_owned())
     );
     assert!(matches!(c.by, TlsName::Fingerprint(hash) if hash[..2] == [0xab, 0xcd]));
+    assert!(matches!(tls.revoked[..], [hash] if hash[..3] == [0, 0xcd, 0]));
     // Who revokes a controller must not be held up by what is left of it here.
     assert!(config.warnings.iter().any(|warning| warning.contains("\"gone\"")), "{:?}", config.warnings);
     assert!(loaded("").server.client_tls.is_none());

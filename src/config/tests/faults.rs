@@ -224,6 +224,8 @@ fn faults_of_client_certificates() {
             "{ name: a, dns: a.example.com, scopes: [read] }, { name: a, dns: b.example.com, scopes: [read] }, \
              { name: c, dns: A.example.com, scopes: [read] }",
         ),
+        format!("{tls}tls: {{ revoked: [] }}"),
+        format!("{tls}tls: {{ client_ca: b-cert.pem, revoked: [abcd, 7] }}"),
     ];
     insta::assert_snapshot!(report(&cases.each_ref().map(String::as_str)));
 }
