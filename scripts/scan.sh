@@ -54,7 +54,7 @@ wait_ready "$dir" "$port" "$agent" || exit 1
 failed=0
 
 if [ "$what" != slow ]; then
-  echo "== $("$testssl" --version 2>/dev/null | sed -n 's/.*\(testssl *[0-9.]*\).*/\1/p' | head -n 1)"
+  echo "== $("$testssl" --version 2>/dev/null | sed -n 's/^ *testssl\(\.sh\)\? *\([0-9][0-9.]*\) .*/testssl.sh \2/p' | head -n 1)"
   # One address asks very often here, and is to be answered.
   "$testssl" --quiet --color 0 --warnings off --nodns none --ip 127.0.0.1 --add-ca "$dir/ca.pem" \
     --jsonfile "$dir/testssl.json" "https://localhost:$port/live" >"$dir/testssl.log" 2>&1 || true
