@@ -252,7 +252,7 @@ async fn one_life(seed: u64, planted: Option<String>, ends: usize) -> (Recorded,
     recorded.launch().await;
     let mut clients = recorded.clients(&mut rng, 0, SENDERS, JOBS);
     let ended = Arc::clone(&recorded.ended);
-    until("jobs end", PATIENCE, async || locked(&ended).len() >= ends).await;
+    until("jobs end", 5 * PATIENCE, async || locked(&ended).len() >= ends).await;
     tokio::task::block_in_place(|| recorded.power_off());
     while let Some(client) = clients.join_next().await {
         client.expect("a client without a complaint");
