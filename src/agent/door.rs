@@ -125,6 +125,7 @@ impl Jobs for Doorway {
             Ok(Output {
                 len,
                 sha256: file.sha256,
+                holds: false,
                 chunks: Box::new(move |range: Range<u64>| -> BoxStream<'static, io::Result<Bytes>> {
                     match bytes {
                         Some(bytes) => bytes.chunks(range).boxed(),
@@ -147,6 +148,7 @@ impl Jobs for Doorway {
             Ok(Output {
                 len: file.bytes.len(),
                 sha256: Some(file.sha256),
+                holds: false,
                 chunks: Box::new(move |range| file.bytes.chunks(range).boxed()),
             })
         })
@@ -155,8 +157,8 @@ impl Jobs for Doorway {
     fn artifacts<'a>(&'a self, reader: &'a Reader, job_id: &'a str, purse: &'a Purse) -> Answer<'a, Output> {
         Box::pin(async move {
             let archive = self.service.artifacts(reader, job_id, purse).await?;
-            let len = archive.len();
-            Ok(Output { len, sha256: None, chunks: Box::new(move |_| archive.chunks().boxed()) })
+            let (len, holds) = (archive.len(), archive.holds());
+            Ok(Output { len, sha256: None, holds, chunks: Box::new(move |_| archive.chunks().boxed()) })
         })
     }
 

@@ -1,13 +1,13 @@
 //! Answers that may be large: made within the budget that they share, and not kept for a client that does not read.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, pin::pin, sync::Arc, time::Duration};
 
 use axum::{
     body::{Body, Bytes},
     http::header,
     response::{IntoResponse, Response},
 };
-use futures_util::stream;
+use futures_util::{Stream, StreamExt, stream};
 use serde::Serialize;
 use tokio::sync::mpsc;
 
@@ -31,6 +31,31 @@ pub fn purse(app: &App, ip: std::net::IpAddr) -> Purse {
 /// wait for the memory.
 pub fn time_for(bytes: usize, large: Duration) -> Duration {
     large * u32::try_from(1 + bytes / READ).unwrap_or(u32::MAX)
+}
+
+/// The same of what may be longer than memory.
+pub fn time_for_long(bytes: u64, large: Duration) -> Duration {
+    time_for(usize::try_from(bytes).unwrap_or(usize::MAX), large)
+}
+
+/// A body of parts that a client must read in time: what the stream holds is given back at its end, or when the client has
+/// taken too long; then the connection is closed.
+pub fn timed(parts: impl Stream<Item = io::Result<Bytes>> + Send + 'static, within: Duration) -> Body {
+    let (send, mut receive) = mpsc::channel(1);
+    tokio::spawn(async move {
+        let all = async {
+            let mut parts = pin!(parts);
+            while let Some(part) = parts.next().await {
+                if send.send(part).await.is_err() {
+                    return;
+                }
+            }
+        };
+        if tokio::time::timeout(within, all).await.is_err() {
+            tracing::debug!("a large answer was not read in time");
+        }
+    });
+    Body::from_stream(stream::poll_fn(move |cx| receive.poll_recv(cx)))
 }
 
 /// A JSON answer. What it holds of the budget is given back when the connection has taken all but its end, or when

@@ -149,6 +149,8 @@ pub struct Output {
     pub len: u64,
     /// SHA-256 of the whole stream in hex, once the job has ended and nothing will come any more.
     pub sha256: Option<String>,
+    /// Whether reading it holds memory that others wait for: then it must be read in time.
+    pub holds: bool,
     /// Reads a range, in chunks.
     pub chunks: Box<dyn FnOnce(Range<u64>) -> BoxStream<'static, io::Result<Bytes>> + Send>,
 }

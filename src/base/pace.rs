@@ -10,13 +10,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// So often the numbers are looked at.
+/// So often the numbers are looked at, and so much must there be between two of them to tell anything: a thread that is
+/// woken for a moment waits for the processor to wake up, and not for somebody else.
 const LOOK: Duration = Duration::from_millis(2);
+/// Waiting for less is chance.
+const CHANCE: Duration = Duration::from_micros(500);
 /// Waiting for more than one part in so many of the time that it ran is being in somebody's way.
 const PATIENCE: u32 = 8;
-/// The first pause, and the longest. Two milliseconds of work between pauses of 50 are a twenty-fifth of a core.
+/// The first pause, and the longest. Two milliseconds of work between pauses of 100 are a fiftieth of a core.
 const SHORT: Duration = Duration::from_millis(4);
-const LONG: Duration = Duration::from_millis(50);
+const LONG: Duration = Duration::from_millis(100);
 
 /// Of one thread; stays on it.
 #[derive(Debug)]
@@ -49,9 +52,13 @@ impl Pace {
             return Duration::ZERO;
         }
         let Some(now) = self.counts.as_ref().and_then(Counts::read) else { return Duration::ZERO };
-        self.pause = after(self.pause, self.last, now);
-        self.last = now;
         self.looked = Instant::now();
+        let (ran, waited) = now.since(self.last);
+        if ran + waited < LOOK {
+            return Duration::ZERO;
+        }
+        self.last = now;
+        self.pause = after(self.pause, ran, waited);
         self.pause
     }
 
@@ -63,10 +70,8 @@ impl Pace {
 
 /// The next pause after one and what came of the work since: twice as long where the thread was in somebody's way, half as
 /// long where it was not.
-fn after(pause: Duration, last: Counts, now: Counts) -> Duration {
-    let ran = now.ran.saturating_sub(last.ran);
-    let waited = now.waited.saturating_sub(last.waited);
-    if waited > ran / PATIENCE {
+fn after(pause: Duration, ran: Duration, waited: Duration) -> Duration {
+    if waited > (ran / PATIENCE).max(CHANCE) {
         (pause * 2).clamp(SHORT, LONG)
     } else if pause <= SHORT {
         Duration::ZERO
@@ -76,6 +81,11 @@ fn after(pause: Duration, last: Counts, now: Counts) -> Duration {
 }
 
 impl Counts {
+    /// How long it has run, and waited, since then.
+    fn since(self, last: Counts) -> (Duration, Duration) {
+        (self.ran.saturating_sub(last.ran), self.waited.saturating_sub(last.waited))
+    }
+
     fn read(file: &File) -> Option<Counts> {
         let mut text = [0; 64];
         let length = file.read_at(&mut text, 0).ok()?;
@@ -92,20 +102,18 @@ impl Counts {
 mod tests {
     use super::*;
 
-    fn counts(ran: u64, waited: u64) -> Counts {
-        Counts { ran: Duration::from_millis(ran), waited: Duration::from_millis(waited) }
-    }
-
     #[test]
     fn who_is_in_the_way_rests_longer_each_time_and_who_is_not_goes_on() {
-        let none = counts(100, 40);
-        assert_eq!(after(Duration::ZERO, none, counts(108, 41)), Duration::ZERO, "an eighth is nothing");
-        assert_eq!(after(Duration::ZERO, none, counts(108, 42)), SHORT);
-        assert_eq!(after(SHORT, none, counts(102, 60)), SHORT * 2);
-        assert_eq!(after(LONG, none, counts(102, 60)), LONG, "not for ever");
-        assert_eq!(after(LONG, none, counts(102, 40)), LONG / 2);
-        assert_eq!(after(SHORT, none, counts(102, 40)), Duration::ZERO);
-        assert_eq!(after(Duration::ZERO, none, none), Duration::ZERO);
+        let after = |pause, ran, waited| {
+            super::after(pause, Duration::from_micros(ran), Duration::from_micros(waited))
+        };
+        assert_eq!(after(Duration::ZERO, 8_000, 1_000), Duration::ZERO, "an eighth is nothing");
+        assert_eq!(after(Duration::ZERO, 8_000, 1_001), SHORT);
+        assert_eq!(after(Duration::ZERO, 1_600, 500), Duration::ZERO, "nor is half of a millisecond");
+        assert_eq!(after(SHORT, 2_000, 20_000), SHORT * 2);
+        assert_eq!(after(LONG, 2_000, 20_000), LONG, "not for ever");
+        assert_eq!(after(LONG, 2_000, 0), LONG / 2);
+        assert_eq!(after(SHORT, 2_000, 0), Duration::ZERO);
     }
 
     #[test]
@@ -121,17 +129,26 @@ mod tests {
 
     #[test]
     fn a_threads_own_work_is_counted() {
-        let mut pace = Pace::here();
-        if pace.counts.is_none() {
-            assert!(!std::path::Path::new("/proc/thread-self/schedstat").exists());
+        let begun = Instant::now();
+        let Ok(counts) = File::open("/proc/thread-self/schedstat") else { return };
+        let before = Counts::read(&counts).unwrap();
+        if before == Counts::default() {
+            // A kernel that was told not to count.
             return;
         }
-        let begun = Instant::now();
-        while begun.elapsed() < LOOK * 2 {
+        // It may write down only at its next tick what a thread has used.
+        while Counts::read(&counts).unwrap().since(before).0.is_zero() {
+            assert!(begun.elapsed() < Duration::from_secs(30));
             std::hint::spin_loop();
         }
-        let before = pace.last;
-        let _ = pace.rest();
-        assert!(pace.last.ran > before.ran, "{pace:?}");
+    }
+
+    #[test]
+    fn short_work_now_and_then_is_added_up_before_it_is_judged() {
+        let mut pace = Pace::here();
+        pace.last = Counts { ran: Duration::MAX, waited: Duration::MAX };
+        pace.looked = Instant::now().checked_sub(LOOK * 2).unwrap();
+        assert_eq!(pace.rest(), Duration::ZERO);
+        assert_eq!(pace.last.ran, Duration::MAX, "nothing was used up");
     }
 }

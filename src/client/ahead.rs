@@ -2,7 +2,7 @@
 //! the agent still writes the job to its disk.
 
 use std::{
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -13,6 +13,10 @@ use super::{Client, socket::Wire};
 
 /// An agent lets nobody wait for long without a word: what is older than this is not used any more.
 const FRESH: Duration = Duration::from_secs(3);
+
+/// Where the submission has no connection yet, its own goes first: if the agent has room for one more only, it is that one
+/// which counts.
+const AFTER: Duration = Duration::from_millis(1);
 
 /// At most one connection that waits for its use.
 #[derive(Debug, Default)]
@@ -42,6 +46,14 @@ impl Ahead {
         std::mem::replace(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner), made)
     }
 
+    /// Throws away the one that was begun then, if it is still there.
+    fn drop_of(&self, since: Instant) {
+        let mut made = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if made.as_ref().is_some_and(|made| made.since == since) {
+            *made = None;
+        }
+    }
+
     /// The connection, if there is one to that host and it is fresh.
     pub async fn take(&self, url: &Url) -> Option<Box<dyn Wire>> {
         let mut made = self.put(None)?;
@@ -62,9 +74,19 @@ impl Client {
         let limit = self.inner.settings.connect_timeout.min(FRESH);
         let (to, since) = (url.clone(), Instant::now());
         let wire = runtime.spawn(async move {
+            if !client.reached() {
+                tokio::time::sleep(AFTER).await;
+            }
             // It holds the client, which holds its handle: until the limit at the latest.
             tokio::time::timeout(limit, client.wire(&to)).await.ok()?.ok()
         });
         self.inner.ahead.put(Some(Made { url, since, wire }));
+        let inner = Arc::downgrade(&self.inner);
+        runtime.spawn(async move {
+            tokio::time::sleep(FRESH).await;
+            if let Some(inner) = inner.upgrade() {
+                inner.ahead.drop_of(since);
+            }
+        });
     }
 }

@@ -48,7 +48,7 @@ impl Client {
         // One that was made ahead may have been cut since: then the next must be tried at once.
         if let Some(wire) = self.inner.ahead.take(url).await {
             match self.shake(url, wire).await {
-                Err(Error::Lost { .. } | Error::Connect { .. }) => {}
+                Err(Error::Lost { .. }) => {}
                 other => return other,
             }
         }

@@ -64,7 +64,11 @@ pub(super) fn agents(rules: &Rules, inspected: &Value) -> Option<Id> {
 
 /// Whether an entry of a list of Docker's is about a container of the agent's.
 pub(super) fn listed(rules: &Rules, entry: &Value) -> bool {
-    is_own(rules, &entry["Names"][0], &entry["Labels"], &entry["Mounts"])
+    entry["Names"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .any(|name| is_own(rules, name, &entry["Labels"], &entry["Mounts"]))
 }
 
 /// Labels alone would not do: an image can bring them, and another agent has them. Name, label and mount together can't

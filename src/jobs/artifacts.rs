@@ -43,7 +43,7 @@ pub struct Archive {
     files: VecDeque<File>,
     len: u64,
     /// As long as the list is there: until the last of it was read, or nobody reads any more.
-    _held: Option<Held>,
+    held: Option<Held>,
 }
 
 #[derive(Debug)]
@@ -144,8 +144,7 @@ pub(super) async fn all(
     if let Some(held) = &mut held {
         held.shrink(files.iter().map(|file| size_of::<File>() + file.path.capacity()).sum());
     }
-    let mut archive =
-        Archive { outputs: Arc::clone(&shared.outputs), row: job.row, at, files, len: 0, _held: held };
+    let mut archive = Archive { outputs: Arc::clone(&shared.outputs), row: job.row, at, files, len: 0, held };
     let sizes = archive
         .files
         .iter()
@@ -166,6 +165,11 @@ impl Archive {
     /// Bytes of the whole.
     pub fn len(&self) -> u64 {
         self.len
+    }
+
+    /// Whether it holds memory that others wait for.
+    pub fn holds(&self) -> bool {
+        self.held.is_some()
     }
 
     /// Never: a job without files has no archive.

@@ -31,6 +31,8 @@ pub struct Waiting {
     pub unreachable_since: Option<Instant>,
     /// Whether it has stood aside for its image, and that was there then: it keeps its turn now, whatever is pulled.
     pub stood_aside: bool,
+    /// The class of sandboxes that are used again which it was accepted for, if any; not known after a restart.
+    pub class: Option<Arc<str>>,
 }
 
 /// Why a job can't be queued now.
@@ -283,6 +285,7 @@ mod tests {
             image: "i".into(),
             unreachable_since: None,
             stood_aside: false,
+            class: None,
         }
     }
 

@@ -65,6 +65,7 @@ pub(super) async fn all(shared: &Arc<Shared>, runners: &TaskTracker) -> Result<R
                 image: job.image.into(),
                 unreachable_since: None,
                 stood_aside: false,
+                class: None,
             });
         }
     }

@@ -140,8 +140,17 @@ async fn without_image(shared: &Arc<Shared>, waiting: Waiting, error: SandboxErr
             Outcome::Back(waiting)
         }
     };
-    if let Outcome::Back(waiting) = outcome {
-        shared.queue().push_front(waiting);
+    let Outcome::Back(waiting) = outcome else { return };
+    shared.queue().push_front(waiting);
+    // Asked to end between the look and now, it was found nowhere; and its next turn may be far.
+    let asked = shared.store.read(move |db| jobs::get(db, row)).await;
+    if matches!(asked, Ok(Some(job)) if job.cancel_requested_at.is_some()) {
+        let taken = shared.queue().take(row);
+        if let Some(waiting) = taken
+            && let Outcome::Back(waiting) = asked_before_start(shared, waiting).await
+        {
+            shared.queue().push_front(waiting);
+        }
     }
 }
 
@@ -298,7 +307,11 @@ async fn attempt(
     // By the configuration as it is now, not as it was when the job came.
     let gate = shared.gate.load_full();
     let reuse = gate.controller(&job.controller_id).map_or(1, |controller| controller.reuse);
-    let class = gate.class(&job.controller_id).unwrap_or(CLASS).to_owned();
+    // What was accepted with other keys may be somebody else's, and shares nothing with what comes now.
+    let (class, reuse) = match (&waiting.class, gate.class(&job.controller_id)) {
+        (Some(then), Some(now)) if **then == *now => (now.to_owned(), reuse),
+        _ => (CLASS.to_owned(), 1),
+    };
     let shape = Shape { image: image.clone(), limits, network, class, reuse };
 
     let mut attempt = job.attempt;

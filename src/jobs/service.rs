@@ -53,17 +53,22 @@ pub(super) async fn submit(
     now: Timestamp,
 ) -> Result<Accepted, Problem> {
     let peer = via.peer;
-    let admitted = match shared.gate.load().submit_via(&body, &via, now) {
+    let gate = shared.gate.load_full();
+    let admitted = match gate.submit_via(&body, &via, now) {
         Ok(admitted) => admitted,
         Err(refused) => return Err(refuse(shared, refused, peer, now).await),
     };
     drop(body);
-    accept(shared, admitted, peer, now).await
+    // Of the keys that it was signed with: by its turn the id may be somebody else's.
+    let class = gate.class(admitted.controller_id()).map(Arc::from);
+    drop(gate);
+    accept(shared, admitted, class, peer, now).await
 }
 
 async fn accept(
     shared: &Arc<Shared>,
     admitted: Admitted,
+    class: Option<Arc<str>>,
     peer: IpAddr,
     now: Timestamp,
 ) -> Result<Accepted, Problem> {
@@ -79,11 +84,11 @@ async fn accept(
         let (shared, controller) = (Arc::clone(shared), Arc::clone(&controller));
         tokio::spawn(async move {
             tokio::time::sleep(std::time::Duration::from_millis(200)).await;
-            let _ = record(&shared, &controller, job, now).await;
+            let _ = record(&shared, &controller, class, job, now).await;
         });
         return Ok(Accepted { job_id, status: Status::Pending, duplicate: false });
     } else {
-        record(shared, &controller, job, now).await
+        record(shared, &controller, class, job, now).await
     };
     match written {
         Ok(Inserted::New(row)) => {
@@ -118,6 +123,7 @@ async fn accept(
 async fn record(
     shared: &Shared,
     controller: &Arc<str>,
+    class: Option<Arc<str>>,
     job: NewJob,
     now: Timestamp,
 ) -> Result<Inserted, StoreError> {
@@ -138,6 +144,7 @@ async fn record(
             image,
             unreachable_since: None,
             stood_aside: false,
+            class,
         });
         shared.metrics.queue_depth.set(i64::try_from(queue.len()).unwrap_or(i64::MAX));
     }

@@ -280,7 +280,11 @@ pub(super) async fn reconcile_once(shared: &Arc<Shared>) {
         after = last.row;
         let gone: Vec<i64> = page
             .iter()
-            .filter(|job| job.container_id.as_deref().is_none_or(|id| !there.contains(id)))
+            // One that was made since they were listed is not gone.
+            .filter(|job| {
+                let there = |id: &str| there.contains(id) || shared.engine.is_mine(id);
+                !job.container_id.as_deref().is_some_and(there)
+            })
             .map(|job| job.row)
             .collect();
         for rows in gone.chunks(BATCH as usize) {

@@ -16,6 +16,8 @@ use rustix::{
 /// Bytes that are kept beyond the log's end. SQLite begins it anew once it has some 4 MiB; while the database itself can't
 /// grow, or somebody reads in it for long, it goes on to the end of this: some hundreds of ends.
 const LOG: u64 = 16 << 20;
+/// Bytes that are claimed beyond that.
+const MORE: u64 = 1 << 20;
 
 /// Keeps the log's blocks.
 #[derive(Debug)]
@@ -50,7 +52,9 @@ impl Reserve {
         if about.blocks() * 512 >= wanted {
             return;
         }
-        match fallocate(log, FallocateFlags::KEEP_SIZE, 0, wanted) {
+        // A little more, so that a log that grows does not ask with every commit.
+        let claim = |bytes| fallocate(log, FallocateFlags::KEEP_SIZE, 0, bytes);
+        match claim(wanted + MORE).or_else(|_| claim(wanted)) {
             Ok(()) | Err(Errno::NOSPC | Errno::DQUOT | Errno::INTR) => {}
             Err(error) => {
                 tracing::warn!(

@@ -44,8 +44,8 @@ pub fn supervise(folder: &Path) -> io::Result<()> {
 
 /// `last`: the spool of the last job, which the caller is to sync.
 ///
-/// The agent syncs a spool itself before it records the end of its job, and gives a sandbox another one only after that:
-/// so with the next job the former spool is let go as it is. While no other comes the agent may be dead, and what the
+/// The agent syncs a spool with output or files in it before it records the end of its job, and gives a sandbox another
+/// one only after that: so with the next job the former spool is let go as it is. While no other comes the agent may be dead, and what the
 /// last job wrote is synced from here.
 fn serve(
     channel: &mut channel::Channel,

@@ -51,6 +51,8 @@ struct Run {
     main: Pid,
     phase: Phase,
     stopped: Option<Stop>,
+    /// The end was asked for when the job had had its own: what is still to do must be quick.
+    asked_late: bool,
     grace: Duration,
     ending: Option<Ending>,
     /// When the first process ended.
@@ -74,6 +76,7 @@ pub fn run(order: Order, channel: &mut Channel, signals: &mut Signals) -> io::Re
     let oom_before = processes::oom_kills();
     let mut usage = Usage::default();
     let mut nobody_left = true;
+    let mut asked = false;
     let start = Instant::now();
     let start_ns = now_ns();
     let started = spool.insist(Kind::Started, 0, &[], start + START_PATIENCE);
@@ -107,6 +110,7 @@ pub fn run(order: Order, channel: &mut Channel, signals: &mut Signals) -> io::Re
                 main: child.pid,
                 phase: Phase::Running { deadline: start.checked_add(Duration::from_millis(job.timeout_ms)) },
                 stopped: None,
+                asked_late: false,
                 grace: Duration::from_millis(job.grace_ms),
                 ending: None,
                 ended: None,
@@ -118,6 +122,7 @@ pub fn run(order: Order, channel: &mut Channel, signals: &mut Signals) -> io::Re
             run.drive(&job, Some(&mut *channel), signals, &mut spool);
             usage = run.usage;
             nobody_left = run.left == Left::Nobody;
+            asked = run.asked_late;
             let ended = run.ended.unwrap_or_else(Instant::now);
             missing.extend(run.stdout.missing());
             missing.extend(run.stderr.missing());
@@ -139,7 +144,6 @@ pub fn run(order: Order, channel: &mut Channel, signals: &mut Signals) -> io::Re
     let run_time = ended.saturating_duration_since(start);
     report.run_ms = u64::try_from(run_time.as_millis()).unwrap_or(u64::MAX);
     report.end_ns = start_ns.saturating_add(u64::try_from(run_time.as_nanos()).unwrap_or(u64::MAX));
-    let mut asked = false;
     // All of its processes are gone: nobody changes its files any more.
     if let Some(collector) = collector {
         let ran = !matches!(report.ending, Ending::NotStarted { .. });
@@ -239,7 +243,11 @@ impl Run {
 
     /// Begins to end the job. Only the first reason counts, and none after the job's own end.
     fn stop(&mut self, why: Stop) {
-        if !matches!(self.phase, Phase::Running { .. }) || self.ended.is_some() {
+        if self.ended.is_some() {
+            self.asked_late |= why != Stop::OutputLimit;
+            return;
+        }
+        if !matches!(self.phase, Phase::Running { .. }) {
             return;
         }
         self.stopped = Some(why);

@@ -52,7 +52,12 @@ pub async fn all(
         (header::CONTENT_TYPE, HeaderValue::from_static("application/x-tar")),
         (header::CONTENT_LENGTH, HeaderValue::from(archive.len)),
     ];
-    let body = Body::from_stream((archive.chunks)(0..archive.len));
+    let parts = (archive.chunks)(0..archive.len);
+    let body = if archive.holds {
+        large::timed(parts, large::time_for_long(archive.len, app.pace.large))
+    } else {
+        Body::from_stream(parts)
+    };
     Ok(for_saving((headers, body).into_response()))
 }
 

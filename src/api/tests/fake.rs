@@ -219,6 +219,7 @@ impl Jobs for Fake {
             Ok(Output {
                 len: bytes.len() as u64,
                 sha256: (job_id == "job-1").then(|| "abc".to_owned()),
+                holds: false,
                 chunks: Box::new(|range| {
                     let range = usize::try_from(range.start).unwrap()..usize::try_from(range.end).unwrap();
                     let chunks: Vec<_> = bytes[range].chunks(3).map(|c| Ok(Bytes::from_static(c))).collect();
@@ -243,6 +244,7 @@ impl Jobs for Fake {
             Ok(Output {
                 len: BYTES.len() as u64,
                 sha256: Some("abc".to_owned()),
+                holds: false,
                 chunks: Box::new(|range| {
                     let range = usize::try_from(range.start).unwrap()..usize::try_from(range.end).unwrap();
                     stream::iter([Ok(Bytes::from_static(&BYTES[range]))]).boxed()
@@ -252,14 +254,30 @@ impl Jobs for Fake {
         .boxed()
     }
 
-    fn artifacts<'a>(&'a self, _: &'a Reader, job_id: &'a str, _: &'a Purse) -> Answer<'a, Output> {
+    fn artifacts<'a>(&'a self, _: &'a Reader, job_id: &'a str, purse: &'a Purse) -> Answer<'a, Output> {
         async move {
+            if job_id == "large" {
+                let held = purse.take(LARGE).await.ok_or_else(|| Problem::new(Code::Busy))?;
+                self.larges.fetch_add(1, Ordering::SeqCst);
+                let part = Bytes::from(vec![b'x'; LARGE / 16]);
+                let parts = stream::iter(vec![part; 16]).map(move |part| {
+                    let _held = &held;
+                    Ok(part)
+                });
+                return Ok(Output {
+                    len: LARGE as u64,
+                    sha256: None,
+                    holds: true,
+                    chunks: Box::new(|_| parts.boxed()),
+                });
+            }
             if job_id != "job-1" {
                 return Err(Problem::new(Code::ArtifactNotFound));
             }
             Ok(Output {
                 len: BYTES.len() as u64,
                 sha256: None,
+                holds: false,
                 chunks: Box::new(|_| stream::iter([Ok(Bytes::from_static(BYTES))]).boxed()),
             })
         }

@@ -18,6 +18,8 @@ const SHARE: usize = fake::LARGE;
 const HASTE: Pace = Pace { large: Duration::from_millis(100), ..CALM };
 
 const STATUS: &str = "GET /api/v1/jobs/large HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+const ARCHIVE: &str =
+    "GET /api/v1/jobs/large/artifacts HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
 const STREAM: &str = "GET /api/v1/stream/large HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\n\
                       Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
                       Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
@@ -78,7 +80,7 @@ async fn a_large_answer_comes_whole_and_gives_its_memory_back() {
 
 #[tokio::test]
 async fn who_does_not_read_a_large_answer_loses_it() {
-    for request in [STATUS, STREAM] {
+    for request in [STATUS, STREAM, ARCHIVE] {
         let door = open(config(), HASTE);
         let all = door.results.free();
         let silent = asks(&door, request).await;

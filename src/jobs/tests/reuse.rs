@@ -148,6 +148,26 @@ async fn who_is_given_the_id_of_another_gets_none_of_that_ones_sandboxes() {
 }
 
 #[tokio::test]
+async fn what_another_left_in_the_queue_shares_no_sandbox_with_who_has_the_id_now() {
+    let dir = tempfile::tempdir().unwrap();
+    let more = format!("max_concurrent_jobs: 1\n{CONTROLLERS}");
+    let life = Life::start(dir.path(), Fake::new(), &more).await;
+    life.submit_own("trusted", "a", "sleep-ms 500; echo a").await;
+    life.submit_own("trusted", "b", "echo b").await;
+    let other = "other-secret-of-the-tests-that-is-long-too";
+    let path = dir.path().join("agent.yaml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text.replace("trusted-secret-of-the-tests-that-is-long", other)).unwrap();
+    let config = config(dir.path());
+    life.service.reload(&config, Gate::new(&config.gate, config.server.read_access).unwrap());
+    life.submit_signed(&SigningKey::hmac(other.as_bytes()), "trusted", "c", "echo c").await.unwrap();
+    let [a, b, c] = [life.ended("a").await, life.ended("b").await, life.ended("c").await];
+    assert_eq!((b.stdout.as_str(), c.stdout.as_str()), ("b\n", "c\n"));
+    assert!(a.sandbox_id != b.sandbox_id && b.sandbox_id != c.sandbox_id && a.sandbox_id != c.sandbox_id);
+    life.crash().await;
+}
+
+#[tokio::test]
 async fn a_sandbox_with_a_long_history_keeps_no_other_job_from_being_cleaned() {
     let dir = tempfile::tempdir().unwrap();
     let life = Life::start(dir.path(), Fake::new(), CONTROLLERS).await;
