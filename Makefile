@@ -35,7 +35,7 @@ dudect: ## whether a wrong MAC's time tells where it is wrong; a million samples
 check: ## format, clippy without warnings, docs, shellcheck, cargo-deny where it is installed
 	@scripts/check.sh
 
-bench: ## measures beside Docker itself, release build; table and target/bench/summary.json (20 min)
+bench: ## measures beside Docker itself, release build; table and target/bench/summary.json (10 min)
 	@scripts/bench.sh
 
 bench-quick: ## the same on a smaller scale, in two minutes
