@@ -118,7 +118,12 @@ fn encode<T: serde::Serialize>(value: &T) -> io::Result<Vec<u8>> {
 
 /// Reads the supervisor's first message.
 async fn greeting(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<()> {
-    let hello: Hello = serde_json::from_slice(&read_message(stream).await?)?;
+    let body = read_message(stream).await?;
+    // A list of the values would be taken for the structure, too.
+    if !body.trim_ascii_start().starts_with(b"{") {
+        return Err(io::Error::other("the supervisor's first message is no JSON object"));
+    }
+    let hello: Hello = serde_json::from_slice(&body)?;
     if hello.version != proto::VERSION {
         return Err(io::Error::other(format!(
             "the supervisor speaks version {} of the protocol, this agent {}",
