@@ -354,7 +354,10 @@ def main():
         missing = arguments.poll and len(result[stream].encode()) < result[f"{stream}_bytes"]
         if missing or result[f"{stream}_truncated"]:
             print(f"controller.py: {stream} is not whole: {result[f'{stream}_bytes']} bytes are kept", file=sys.stderr)
-    return result["exit_code"] if result["exit_code"] >= 0 else 72
+    if result["exit_code"] < 0:
+        return 72
+    # Cancelled or at a limit, a job may still leave with 0.
+    return result["exit_code"] or (0 if result["status"] == "completed" else 143)
 
 
 def cancel(agent, job_id):

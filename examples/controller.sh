@@ -113,4 +113,6 @@ done
 jq -r '.result | select(.error) | "controller.sh: job \(.job_id) \(.status) (\(.reason)): \(.error)"' "$work/status" >&2
 code="$(jq -r .result.exit_code "$work/status")"
 [ "$code" -ge 0 ] || code=72
+# Cancelled or at a limit, a job may still leave with 0.
+[ "$code" -ne 0 ] || [ "$(jq -r .result.status "$work/status")" = completed ] || code=143
 exit "$code"

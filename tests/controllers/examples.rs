@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::{
-    harness::{Agent, SECRET, Setup},
+    harness::{Agent, PATIENCE, SECRET, Setup, cancel, until},
     program::{Left, controller, path, run},
 };
 
@@ -59,6 +59,29 @@ async fn python_polls_and_asks_for_limits() {
     .await;
     assert_eq!(left.code, Some(124), "{left:?}");
     assert!(left.stderr.contains("timeout"), "{left:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_job_is_no_success_whatever_it_left_with() {
+    let agent = closed().await;
+    for example in ["examples/controller.py", "examples/controller.sh"] {
+        let mut command = controller(&path(example), &agent, SECRET);
+        let ran = run(command.arg("trap 'exit 0' TERM; echo up; while :; do sleep 0.1; done"));
+        let cancelled = async {
+            let running = || {
+                let sql = "select job_id from jobs where state = 'running'";
+                agent.db().query_row(sql, [], |row| row.get::<_, String>(0)).ok()
+            };
+            until("it runs", PATIENCE, async || running().is_some()).await;
+            // For its trap. Before that it would end by the signal, which makes the same code.
+            tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+            let id = running().expect("it runs until it is cancelled");
+            let body = cancel(&id, "controller-1");
+            assert_eq!(agent.post_to(&format!("/api/v1/jobs/{id}/cancel"), body).await.0, 202);
+        };
+        let (left, ()) = tokio::join!(ran, cancelled);
+        assert_eq!(left.code, Some(143), "{example}: {left:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -102,7 +102,11 @@ pub fn create(path: &Path, wanted: Wanted) -> Result<String, AgentError> {
         row.expires_at.rfc3339()
     );
     Ok(match &wanted.out {
-        None => format!("{text}\n{about}; it is not shown again"),
+        // Standard output has the token alone, for `$(...)`; who can't be told the rest finds it in the list.
+        None => {
+            let _ = writeln!(std::io::stderr(), "{about}; it is not shown again");
+            text
+        }
         Some(out) => format!("{about}, written to {}", out.display()),
     })
 }
