@@ -45,18 +45,8 @@ say "A sandbox image" "A local one if there is one, else a pull, else one made h
 image="$(scripts/sandbox-image.sh)"
 echo "$image"
 
-dir="$(mktemp -d)"
-agent=
-stop() {
-  [ -z "$agent" ] || end_agent "$agent" || true
-  rm -rf "$dir"
-}
-trap stop EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM HUP
-port="$(free_port)"
 name="demo-$$"
-dev_agent "$dir" "$port" "$image" "$name"
+throwaway_agent "$image" "$name"
 
 say "An agent" "It has a throwaway configuration with a fresh secret, and serves https://127.0.0.1:$port."
 quickcmd-agent --config "$dir/agent.yaml" 2>"$dir/agent.log" &

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Prepares a throwaway agent in a folder: configuration with a fresh secret, self-signed certificate, controller's
-# settings. Sourced by demo.sh, run.sh and tests/install.sh.
+# settings. Sourced by demo.sh, run.sh, scan.sh, schemathesis.sh and tests/install.sh.
 #   dev_agent FOLDER PORT IMAGE [NAME]      (quickcmd must be on the PATH)
 
 dev_agent() {
@@ -38,6 +38,24 @@ secret: "$secret"
 ca: "$dir/cert.pem"
 END
   )
+}
+
+# The same in a folder of its own, which goes when the script ends, as does the agent whose process is put into $agent.
+#   throwaway_agent IMAGE NAME      sets $dir, $port, $agent (empty)
+throwaway_agent() {
+  dir="$(mktemp -d)"
+  agent=
+  trap end_throwaway EXIT
+  trap 'exit 130' INT
+  trap 'exit 143' TERM HUP
+  port="$(free_port)"
+  dev_agent "$dir" "$port" "$1" "$2"
+}
+
+# shellcheck disable=SC2317  # The trap calls it.
+end_throwaway() {
+  [ -z "$agent" ] || end_agent "$agent" || true
+  rm -rf "$dir"
 }
 
 # Waits until the agent says it is ready, at most 30 s; says what it says where it does not.

@@ -18,18 +18,7 @@ cargo build --locked --bins
 target="$(scripts/target-dir.sh)"
 export PATH="$target/debug:$PATH"
 
-dir="$(mktemp -d)"
-agent=
-# shellcheck disable=SC2317  # The trap calls it.
-stop() {
-  [ -z "$agent" ] || end_agent "$agent" || true
-  rm -rf "$dir"
-}
-trap stop EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM HUP
-port="$(free_port)"
-dev_agent "$dir" "$port" "$image" "scan-$$"
+throwaway_agent "$image" "scan-$$"
 
 # A certificate as an installation has it: by an authority, for 90 days, with a place to ask for what was revoked.
 openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -sha256 -nodes -days 90 -subj "/CN=scan authority" \

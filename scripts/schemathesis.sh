@@ -21,19 +21,7 @@ if [ ! -x "$venv/bin/schemathesis" ]; then
   "$venv/bin/pip" install --quiet --disable-pip-version-check "schemathesis>=4,<5"
 fi
 
-dir="$(mktemp -d)"
-agent=
-# Told what runs in it, nothing of it is left.
-# shellcheck disable=SC2317  # The trap calls it.
-stop() {
-  [ -z "$agent" ] || end_agent "$agent" || true
-  rm -rf "$dir"
-}
-trap stop EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM HUP
-port="$(free_port)"
-dev_agent "$dir" "$port" "$image" "schemathesis-$$"
+throwaway_agent "$image" "schemathesis-$$"
 # Jobs are not what is tried here: few run, and none for long. No rate of an address, or that is all that answers.
 sed -i 's/^max_concurrent_jobs: .*/max_concurrent_jobs: 2/' "$dir/agent.yaml"
 cat >>"$dir/agent.yaml" <<END

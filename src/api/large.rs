@@ -20,7 +20,7 @@ use crate::{
 /// Bytes that are handed to the connection at once.
 const CHUNK: usize = 64 << 10;
 /// Bytes that a client reads in [`super::Pace::large`] at least.
-const READ: usize = 1 << 20;
+const READ: u64 = 1 << 20;
 
 /// The caller's access to the memory that large answers share.
 pub fn purse(app: &App, ip: std::net::IpAddr) -> Purse {
@@ -29,13 +29,8 @@ pub fn purse(app: &App, ip: std::net::IpAddr) -> Purse {
 
 /// How long a client may take to read so many bytes: long enough for a slow line, and not for ever, for others
 /// wait for the memory.
-pub fn time_for(bytes: usize, large: Duration) -> Duration {
-    large * u32::try_from(1 + bytes / READ).unwrap_or(u32::MAX)
-}
-
-/// The same of what may be longer than memory.
-pub fn time_for_long(bytes: u64, large: Duration) -> Duration {
-    time_for(usize::try_from(bytes).unwrap_or(usize::MAX), large)
+pub fn time_for(bytes: u64, large: Duration) -> Duration {
+    large.saturating_mul(u32::try_from(1 + bytes / READ).unwrap_or(u32::MAX))
 }
 
 /// A body of parts that a client must read in time: what the stream holds is given back at its end, or when the client has
@@ -52,6 +47,7 @@ pub fn timed(parts: impl Stream<Item = io::Result<Bytes>> + Send + 'static, with
             }
         };
         if tokio::time::timeout(within, all).await.is_err() {
+            // The body ends before its length, and with it the connection.
             tracing::debug!("a large answer was not read in time");
         }
     });
@@ -69,29 +65,16 @@ pub fn json(value: impl Serialize, held: Option<Held>, large: Duration) -> Resul
         Some(mut held) if length > CHUNK => {
             text.shrink_to_fit();
             held.shrink(length);
-            let (send, mut receive) = mpsc::channel(1);
-            tokio::spawn(feed(text, held, send, time_for(length, large)));
-            Body::from_stream(stream::poll_fn(move |cx| receive.poll_recv(cx)))
+            // In copies: a part would keep the whole.
+            let parts = stream::unfold((text, held, 0), |(text, held, at)| async move {
+                let part = text.get(at..)?.chunks(CHUNK).next().map(Bytes::copy_from_slice)?;
+                Some((Ok(part), (text, held, at + CHUNK)))
+            });
+            timed(parts, time_for(length as u64, large))
         }
         _ => Body::from(text),
     };
     let headers =
         [(header::CONTENT_TYPE, "application/json".to_owned()), (header::CONTENT_LENGTH, length.to_string())];
     Ok((headers, body).into_response())
-}
-
-/// Hands the text over as it is asked for, in copies: a part would keep the whole.
-async fn feed(text: Vec<u8>, held: Held, send: mpsc::Sender<io::Result<Bytes>>, within: Duration) {
-    let all = async {
-        for chunk in text.chunks(CHUNK) {
-            if send.send(Ok(Bytes::copy_from_slice(chunk))).await.is_err() {
-                return;
-            }
-        }
-    };
-    if tokio::time::timeout(within, all).await.is_err() {
-        // The body ends before its length, and with it the connection.
-        tracing::debug!(bytes = text.len(), "a large answer was not read in time");
-    }
-    drop((text, held));
 }

@@ -2,13 +2,7 @@
 //! agent's own threads the scheduler sees to that; where others want the processor, containers above all, the threads
 //! rest by themselves ([`Pace`]).
 
-use std::{
-    cell::RefCell,
-    future::Future,
-    pin::{Pin, pin},
-    sync::OnceLock,
-    task::{Context, Poll},
-};
+use std::{cell::RefCell, future::Future, pin::pin, sync::OnceLock};
 
 use tokio::{
     runtime::{Builder, Runtime},
@@ -49,16 +43,15 @@ fn paced<F: Future>(task: F) -> impl Future<Output = F::Output> {
     }
     async move {
         let mut task = pin!(task);
-        std::future::poll_fn(move |context: &mut Context<'_>| -> Poll<F::Output> {
+        std::future::poll_fn(move |context| {
             PACE.with_borrow_mut(|pace| {
                 let rest = pace.rest();
                 if !rest.is_zero() {
                     // The whole thread: it has nothing to do that would not be in the way as well.
                     std::thread::sleep(rest);
-                    pace.rested();
                 }
             });
-            Pin::as_mut(&mut task).poll(context)
+            task.as_mut().poll(context)
         })
         .await
     }

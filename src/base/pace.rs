@@ -61,11 +61,6 @@ impl Pace {
         self.pause = after(self.pause, ran, waited);
         self.pause
     }
-
-    /// To be told when a rest is over: it counts as neither work nor waiting.
-    pub fn rested(&mut self) {
-        self.looked = Instant::now();
-    }
 }
 
 /// The next pause after one and what came of the work since: twice as long where the thread was in somebody's way, half as

@@ -2,16 +2,15 @@
 //! the agent still writes the job to its disk.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use reqwest::Url;
 use tokio::{task::JoinHandle, time::Instant};
 
 use super::{Client, socket::Wire};
 
-/// An agent lets nobody wait for long without a word: what is older than this is not used any more.
+/// An agent lets nobody wait for long without a word: one that is not used by then is thrown away.
 const FRESH: Duration = Duration::from_secs(3);
 
 /// Where the submission has no connection yet, its own goes first: if the agent has room for one more only, it is that one
@@ -23,7 +22,7 @@ const AFTER: Duration = Duration::from_millis(1);
 pub(super) struct Ahead(Mutex<Option<Made>>);
 
 struct Made {
-    url: Url,
+    /// Which one it is.
     since: Instant,
     /// `None` if none could be made: whoever needs one tries again, and hears why not.
     wire: JoinHandle<Option<Box<dyn Wire>>>,
@@ -42,25 +41,14 @@ impl Drop for Made {
 }
 
 impl Ahead {
-    fn put(&self, made: Option<Made>) -> Option<Made> {
-        std::mem::replace(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner), made)
+    fn made(&self) -> MutexGuard<'_, Option<Made>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Throws away the one that was begun then, if it is still there.
-    fn drop_of(&self, since: Instant) {
-        let mut made = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if made.as_ref().is_some_and(|made| made.since == since) {
-            *made = None;
-        }
-    }
-
-    /// The connection, if there is one to that host and it is fresh.
-    pub async fn take(&self, url: &Url) -> Option<Box<dyn Wire>> {
-        let mut made = self.put(None)?;
-        if made.since.elapsed() > FRESH || made.url.origin() != url.origin() {
-            return None;
-        }
-        (&mut made.wire).await.ok().flatten()
+    /// The connection, if there is one.
+    pub async fn take(&self) -> Option<Box<dyn Wire>> {
+        let made = self.made().take();
+        (&mut made?.wire).await.ok().flatten()
     }
 }
 
@@ -72,20 +60,20 @@ impl Client {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         let (client, url) = (self.clone(), self.inner.settings.url.clone());
         let limit = self.inner.settings.connect_timeout.min(FRESH);
-        let (to, since) = (url.clone(), Instant::now());
+        let since = Instant::now();
         let wire = runtime.spawn(async move {
             if !client.reached() {
                 tokio::time::sleep(AFTER).await;
             }
             // It holds the client, which holds its handle: until the limit at the latest.
-            tokio::time::timeout(limit, client.wire(&to)).await.ok()?.ok()
+            tokio::time::timeout(limit, client.wire(&url)).await.ok()?.ok()
         });
-        self.inner.ahead.put(Some(Made { url, since, wire }));
+        *self.inner.ahead.made() = Some(Made { since, wire });
         let inner = Arc::downgrade(&self.inner);
         runtime.spawn(async move {
             tokio::time::sleep(FRESH).await;
             if let Some(inner) = inner.upgrade() {
-                inner.ahead.drop_of(since);
+                inner.ahead.made().take_if(|made| made.since == since);
             }
         });
     }

@@ -40,30 +40,28 @@ impl Client {
     /// Opens the WebSocket at that address; one try.
     pub(super) async fn socket(&self, url: &Url) -> Result<Socket, Error> {
         let limit = self.inner.settings.connect_timeout;
-        let late = || Error::Connect {
-            url: self.name(),
-            fault: ConnectFault::Timeout,
-            cause: "no answer in time".to_owned(),
-        };
         // One that was made ahead may have been cut since: then the next must be tried at once.
-        if let Some(wire) = self.inner.ahead.take(url).await {
+        if let Some(wire) = self.inner.ahead.take().await {
             match self.shake(url, wire).await {
                 Err(Error::Lost { .. }) => {}
                 other => return other,
             }
         }
-        let wire = timeout(limit, self.wire(url)).await.map_err(|_| late())??;
+        let wire = timeout(limit, self.wire(url)).await.map_err(|_| self.late())??;
         self.shake(url, wire).await
+    }
+
+    fn late(&self) -> Error {
+        Error::Connect {
+            url: self.name(),
+            fault: ConnectFault::Timeout,
+            cause: "no answer in time".to_owned(),
+        }
     }
 
     /// The handshake of WebSocket over a connection.
     async fn shake(&self, url: &Url, wire: Box<dyn Wire>) -> Result<Socket, Error> {
         let name = self.name();
-        let late = || Error::Connect {
-            url: self.name(),
-            fault: ConnectFault::Timeout,
-            cause: "no answer in time".to_owned(),
-        };
         let mut request = Request::builder()
             .uri(url.as_str().replacen("http", "ws", 1))
             .header("Host", authority(url))
@@ -83,7 +81,7 @@ impl Client {
             client_async_with_config(request, wire, Some(config)),
         );
         match shaken.await {
-            Err(_) => Err(late()),
+            Err(_) => Err(self.late()),
             Ok(Ok((socket, _))) => {
                 self.mark_reached();
                 Ok(socket)

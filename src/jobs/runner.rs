@@ -145,12 +145,17 @@ async fn without_image(shared: &Arc<Shared>, waiting: Waiting, error: SandboxErr
     // Asked to end between the look and now, it was found nowhere; and its next turn may be far.
     let asked = shared.store.read(move |db| jobs::get(db, row)).await;
     if matches!(asked, Ok(Some(job)) if job.cancel_requested_at.is_some()) {
-        let taken = shared.queue().take(row);
-        if let Some(waiting) = taken
-            && let Outcome::Back(waiting) = asked_before_start(shared, waiting).await
-        {
-            shared.queue().push_front(waiting);
-        }
+        asked_in_queue(shared, row).await;
+    }
+}
+
+/// Ends a job that was asked to end while it was on its way back into the queue; nothing if its turn has come.
+async fn asked_in_queue(shared: &Arc<Shared>, row: i64) {
+    let taken = shared.queue().take(row);
+    if let Some(waiting) = taken
+        && let Outcome::Back(waiting) = asked_before_start(shared, waiting).await
+    {
+        shared.queue().push_front(waiting);
     }
 }
 
@@ -171,12 +176,7 @@ async fn back<T>(
     };
     if told {
         // While nobody listened any more.
-        let taken = shared.queue().take(row);
-        if let Some(waiting) = taken
-            && let Outcome::Back(waiting) = asked_before_start(shared, waiting).await
-        {
-            shared.queue().push_front(waiting);
-        }
+        asked_in_queue(shared, row).await;
     }
     shared.show_depth();
     put

@@ -8,11 +8,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures_util::StreamExt;
 use hmac::{Hmac, KeyInit, Mac};
 use serde_json::{Value, json};
 use sha2::Sha256;
-use tokio_tungstenite::tungstenite::Message;
+
+mod stream;
+
+pub use stream::*;
 
 /// The shared secret of every agent here.
 pub const SECRET: &str = "4f2d9c1b7a6e5038d1c2b3a4958677685f4e3d2c1b0a99887766554433221100";
@@ -374,6 +376,15 @@ impl Agent {
         String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect()
     }
 
+    /// Removes them; whether there were any.
+    fn remove_containers(&self) -> bool {
+        let containers = self.containers();
+        for id in &containers {
+            let _ = Command::new("docker").args(["rm", "-fv", id]).output();
+        }
+        !containers.is_empty()
+    }
+
     /// Waits until no container of this agent is left.
     pub async fn no_container_left(&self) {
         let end = Instant::now() + PATIENCE;
@@ -423,75 +434,22 @@ impl Drop for Agent {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
             let _ = child.wait();
-            // Docker lists a container that was being created when its agent died a moment later.
-            std::thread::sleep(Duration::from_millis(200));
+            // Docker lists a container that was being created when its agent died a moment later, and one after the other:
+            // so until two looks in a row have found none.
+            let mut none = 0;
+            for _ in 0..50 {
+                none = if self.remove_containers() { 0 } else { none + 1 };
+                if none == 2 {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(200));
+            }
         }
-        for id in self.containers() {
-            let _ = Command::new("docker").args(["rm", "-fv", &id]).output();
-        }
+        self.remove_containers();
         if std::thread::panicking() {
             eprintln!("the agent's log:\n{}", self.log());
         }
     }
-}
-
-/// A reader of frames.
-pub struct Stream {
-    socket: tokio_tungstenite::WebSocketStream<tokio_rustls::client::TlsStream<tokio::net::TcpStream>>,
-}
-
-impl Stream {
-    /// The next frame; `None` after the close.
-    pub async fn next(&mut self) -> Option<Value> {
-        loop {
-            let message =
-                tokio::time::timeout(PATIENCE, self.socket.next()).await.expect("a frame in time")?;
-            match message.expect("a whole message") {
-                Message::Text(text) => return Some(serde_json::from_str(&text).expect("JSON")),
-                Message::Close(frame) => {
-                    assert_eq!(frame.map(|frame| u16::from(frame.code)), Some(1000));
-                    return None;
-                }
-                _ => {}
-            }
-        }
-    }
-
-    /// All frames up to and with the final one; checks that the numbers have no gap.
-    pub async fn read_to_end(&mut self) -> Vec<Value> {
-        let mut frames: Vec<Value> = Vec::new();
-        while let Some(frame) = self.next().await {
-            if let Some(last) = frames.last() {
-                assert!(frame["seq"].as_u64() > last["seq"].as_u64(), "{last} then {frame}");
-            }
-            frames.push(frame);
-        }
-        let last = frames.last().expect("at least the final frame");
-        assert_eq!(last["final"], true, "{last}");
-        frames
-    }
-}
-
-/// The text of one stream in those frames.
-pub fn text_of(frames: &[Value], stream: &str) -> String {
-    String::from_utf8(bytes_of(frames, stream)).expect("text")
-}
-
-/// The bytes of one stream in those frames; checks that offsets have no gap.
-pub fn bytes_of(frames: &[Value], stream: &str) -> Vec<u8> {
-    use base64::Engine;
-    let mut bytes = Vec::new();
-    for frame in frames.iter().filter(|frame| frame["stream"] == stream) {
-        assert_eq!(frame["offset"].as_u64(), Some(bytes.len() as u64), "{frame}");
-        let data = frame["data"].as_str().expect("text");
-        match frame["encoding"].as_str() {
-            Some("base64") => {
-                bytes.extend(base64::engine::general_purpose::STANDARD.decode(data).expect("base64"));
-            }
-            _ => bytes.extend(data.as_bytes()),
-        }
-    }
-    bytes
 }
 
 /// A payload in the seed's form, valid for five minutes, with a fresh job id.

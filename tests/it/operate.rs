@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::harness::{Agent, CONTROLLER, PATIENCE, payload, sign};
 
 /// Runs a verb of the agent's program: exit code, standard output, standard error.
-fn verb(agent: &Agent, arguments: &[&str]) -> (i32, String, String) {
+pub fn verb(agent: &Agent, arguments: &[&str]) -> (i32, String, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_quickcmd-agent"))
         .arg("--config")
         .arg(agent.dir.path().join("agent.yaml"))

@@ -4,25 +4,19 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Agent, CONTROLLER, Setup};
-
-/// Runs a verb of the agent's program: exit code, standard output, standard error.
-fn verb(agent: &Agent, arguments: &[&str]) -> (i32, String, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_quickcmd-agent"))
-        .arg("--config")
-        .arg(agent.dir.path().join("agent.yaml"))
-        .args(arguments)
-        .output()
-        .expect("the program starts");
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
-    (output.status.code().expect("an exit code"), text(output.stdout), text(output.stderr))
-}
+use crate::{
+    harness::{Agent, CONTROLLER, Setup},
+    operate::verb,
+};
 
 /// Makes a token; its text.
 fn token(agent: &Agent, more: &[&str]) -> String {
     let (code, out, err) = verb(agent, &[&["token", "create"], more].concat());
     assert_eq!(code, 0, "{out}{err}");
-    out.lines().next().expect("a line").to_owned()
+    assert!(err.starts_with("token ") && err.contains("not shown again"), "{err}");
+    let text = out.strip_suffix('\n').expect("a line").to_owned();
+    assert!(!text.contains(char::is_whitespace), "the token alone, for $(...): {text:?}");
+    text
 }
 
 fn listed(agent: &Agent) -> Vec<Value> {

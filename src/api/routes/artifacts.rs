@@ -54,7 +54,7 @@ pub async fn all(
     ];
     let parts = (archive.chunks)(0..archive.len);
     let body = if archive.holds {
-        large::timed(parts, large::time_for_long(archive.len, app.pace.large))
+        large::timed(parts, large::time_for(archive.len, app.pace.large))
     } else {
         Body::from_stream(parts)
     };

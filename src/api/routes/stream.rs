@@ -166,7 +166,7 @@ async fn send(sink: &mut SplitSink<WebSocket, Message>, mut frames: Frames, app:
             Event::Frame(Some(Ok(frame))) => {
                 let FrameText { json, last, held } = frame;
                 // What takes memory that others wait for must be read in time; all else may take its time.
-                let within = held.as_ref().map(|_| large::time_for(json.len(), app.pace.large));
+                let within = held.as_ref().map(|_| large::time_for(json.len() as u64, app.pace.large));
                 let sent = sink.send(Message::Text(json));
                 let sent = match within {
                     Some(within) => tokio::time::timeout(within, sent)
