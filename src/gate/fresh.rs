@@ -24,7 +24,11 @@ pub(super) fn check(config: &GateConfig, ttl: i64, timestamp: i64, now: Timestam
     for (code, sentence, skew, allowed) in bounds {
         if skew > allowed {
             // Of a ttl that is too long, no clock is the cause.
-            let apart = if sentence == TOO_LONG { String::new() } else { apart(agent - timestamp) };
+            let apart = if sentence == TOO_LONG {
+                format!(": {skew} s, and {allowed} s are allowed (freshness.max_ttl)")
+            } else {
+                apart(agent - timestamp)
+            };
             return Err(Problem::new(code)
                 .details(format!("{}: {sentence}{apart}", code.as_str()))
                 .with("agent_time", now.secs())
