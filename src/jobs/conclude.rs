@@ -4,7 +4,6 @@
 use std::{sync::Arc, time::Duration};
 
 use quickcmd_init::proto::{Artifact, Report, StreamTotals};
-use sha2::{Digest, Sha256};
 
 use super::{attend::Attended, ending::Verdict, shared::Shared, state};
 use crate::{
@@ -13,7 +12,7 @@ use crate::{
         failpoints::{failpoint, planted},
     },
     gate::quotas::{self, Used},
-    output::Stream,
+    output::{self, Stream},
     sandbox::Sandbox,
     store::{
         StoreError,
@@ -222,13 +221,12 @@ async fn stream(
         _ => report.stdout.clone(),
     });
     if !ran || reported.as_ref().is_some_and(|totals| totals.bytes == 0) {
-        let nothing = StreamTotals { sha256: hex::encode(Sha256::digest([])), ..StreamTotals::default() };
-        return (reported.unwrap_or(nothing), String::new());
+        return (reported.unwrap_or_else(output::nothing), String::new());
     }
     let row = ended.row;
     let totals = match reported {
         Some(totals) => totals,
-        None => counted(shared, row, stream).await,
+        None => shared.outputs.totals(row, stream).await,
     };
     let text = match shared.outputs.text(row, stream, limit).await {
         Ok(text) => text,
@@ -238,20 +236,4 @@ async fn stream(
         }
     };
     (totals, text)
-}
-
-/// What is in the spool of a job whose supervisor could not say it: read in pieces, so that memory stays flat.
-async fn counted(shared: &Arc<Shared>, row: i64, stream: Stream) -> StreamTotals {
-    let mut hash = Sha256::new();
-    let mut at = 0;
-    if let Ok(mut bytes) = shared.outputs.bytes(row, stream).await {
-        while let Ok(piece) = bytes.read(at, 256 << 10).await {
-            if piece.is_empty() {
-                break;
-            }
-            at += piece.len() as u64;
-            hash.update(&piece);
-        }
-    }
-    StreamTotals { bytes: at, dropped: 0, sha256: hex::encode(hash.finalize()) }
 }

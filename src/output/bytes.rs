@@ -3,6 +3,8 @@
 use std::{io, ops::Range};
 
 use futures_util::stream;
+use quickcmd_init::proto::StreamTotals;
+use sha2::{Digest, Sha256};
 use tokio_util::bytes::Bytes as Chunk;
 
 use super::{
@@ -12,6 +14,11 @@ use super::{
 
 /// Bytes in one chunk of [`Bytes::chunks`].
 const CHUNK: usize = 64 << 10;
+
+/// The totals of a stream that no byte came from.
+pub fn nothing() -> StreamTotals {
+    StreamTotals { sha256: hex::encode(Sha256::digest([])), ..StreamTotals::default() }
+}
 
 /// The bytes of one stream as they were when this was opened, also while the job runs on. Holds no
 /// more than what one read gives out.
@@ -96,6 +103,19 @@ impl Bytes {
             let rest = range.start + chunk.len() as u64..range.end;
             Ok(Some((Chunk::from(chunk), (bytes, rest))))
         })
+    }
+
+    /// How many can be read, and their hash.
+    pub(super) async fn totals(mut self) -> StreamTotals {
+        let (mut hash, mut bytes) = (Sha256::new(), 0);
+        while let Ok(piece) = self.read(bytes, 4 * CHUNK).await {
+            if piece.is_empty() {
+                break;
+            }
+            bytes += piece.len() as u64;
+            hash.update(&piece);
+        }
+        StreamTotals { bytes, dropped: 0, sha256: hex::encode(hash.finalize()) }
     }
 
     /// The first `max` bytes as text; see [`super::Outputs::text`].

@@ -20,6 +20,7 @@
 //!     Reader::next_json(&mut self).await -> io::Result<Option<Line>>   the same, serialised and shared
 //! Outputs::bytes(&self, row, stream).await -> io::Result<Bytes>    the exact stream, with ranges, for downloads
 //! Outputs::text(&self, row, stream, max).await -> io::Result<String>   the start of a stream as text, lossy
+//! Outputs::totals(&self, row, stream).await -> StreamTotals        bytes and hash of a stream, as it is there
 //! Outputs::sync(&self, row).await -> io::Result<()>            the spool is on the disk
 //! Outputs::artifact(&self, row, at, len) -> io::Result<Kept>       a file that the job has left, with ranges
 //! Outputs::trim(&self, row), Outputs::remove(&self, row), Outputs::total_bytes().await, Outputs::rows().await
@@ -66,7 +67,7 @@ use std::{
 };
 
 pub use artifact::Kept;
-pub use bytes::Bytes;
+pub use bytes::{Bytes, nothing};
 pub use file::Corrupt;
 pub use following::{Following, Seen};
 pub use frame::{Line, Stream};
@@ -75,6 +76,7 @@ pub use spool::Spool;
 
 use crate::base::{clock::Timestamp, disk};
 use cursor::Cursor;
+use quickcmd_init::proto::StreamTotals;
 use row::Rows;
 
 /// All spools of the agent: one folder, one watch.
@@ -165,6 +167,15 @@ impl Outputs {
     /// As [`Outputs::bytes`].
     pub async fn text(&self, row: i64, stream: Stream, max: usize) -> io::Result<String> {
         self.bytes(row, stream).await?.text(max).await
+    }
+
+    /// Bytes that a row's spool has of a stream, and their hash: for a job whose supervisor could not say it. Read in
+    /// pieces, so that memory stays flat; up to where it can be read, and nothing if there is none.
+    pub async fn totals(&self, row: i64, stream: Stream) -> StreamTotals {
+        match self.bytes(row, stream).await {
+            Ok(bytes) => bytes.totals().await,
+            Err(_) => nothing(),
+        }
     }
 
     /// Brings a row's spool to the disk, and its name into the folder there: what a reader has seen stays, come a

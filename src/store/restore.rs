@@ -31,8 +31,25 @@ pub struct Restored {
     pub lost: usize,
 }
 
+/// What is on the disk of one stream of a job that was not over in the backup; by default nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Left {
+    /// The start of it, as the result shows it.
+    pub text: String,
+    pub bytes: u64,
+    /// In hex.
+    pub sha256: String,
+}
+
+impl Default for Left {
+    fn default() -> Left {
+        Left { text: String::new(), bytes: 0, sha256: jobs::EMPTY_SHA256.to_owned() }
+    }
+}
+
 /// Puts a copy of `from` in the place of `database`, and keeps what was there under another name. A crash in the
-/// middle leaves the one or the other whole. `last_row`: the highest row number that output on the disk has.
+/// middle leaves the one or the other whole. `last_row`: the highest row number that output on the disk has;
+/// `left`: what is there of a row's stdout and stderr, which the record is then to speak of, too.
 ///
 /// # Errors
 /// `InUse` while an agent runs; `Corrupt`, `Foreign`, `NewerSchema` of the backup, which then is not used;
@@ -42,6 +59,7 @@ pub async fn restore(
     database: &Path,
     last_row: i64,
     now: Timestamp,
+    left: impl AsyncFn(i64) -> [Left; 2],
 ) -> Result<Restored, StoreError> {
     let _lock = Lock::take(database)?;
     if fs::metadata(beside(from, "-wal")).is_ok_and(|log| log.len() > 0) {
@@ -55,7 +73,7 @@ pub async fn restore(
     copy(from, &fresh)?;
     let prepared = async {
         let verified = verify(&fresh)?;
-        let lost = prepare(&fresh, last_row, now).await?;
+        let lost = prepare(&fresh, last_row, now, left).await?;
         Ok::<_, StoreError>((verified, lost))
     };
     let (verified, lost) = match prepared.await {
@@ -72,16 +90,34 @@ pub async fn restore(
 }
 
 /// Ends what was not over, and moves the row numbers on; the file is closed afterwards.
-async fn prepare(fresh: &Path, last_row: i64, now: Timestamp) -> Result<usize, StoreError> {
+async fn prepare(
+    fresh: &Path,
+    last_row: i64,
+    now: Timestamp,
+    left: impl AsyncFn(i64) -> [Left; 2],
+) -> Result<usize, StoreError> {
     let store = Store::open(fresh)?;
-    let lost = store
+    let mut ends = Vec::new();
+    for row in store.read(jobs::unfinished_rows).await? {
+        let why = "the record was restored from a backup that was made before the job's end; what became of it is not \
+                   known, and it is not run again";
+        let [stdout, stderr] = left(row).await;
+        let end = End {
+            stdout: stdout.text,
+            stderr: stderr.text,
+            stdout_bytes: stdout.bytes,
+            stderr_bytes: stderr.bytes,
+            stdout_sha256: stdout.sha256,
+            stderr_sha256: stderr.sha256,
+            ..End::without_output(Reason::Lost, now, Some(why.to_owned()))
+        };
+        ends.push((row, end));
+    }
+    let lost = ends.len();
+    store
         .write(move |tx| {
-            let rows = jobs::unfinished_rows(tx)?;
-            for row in &rows {
-                let why = "the record was restored from a backup that was made before the job's end; what became of it \
-                           is not known, and it is not run again";
-                let end = End::without_output(Reason::Lost, now, Some(why.to_owned()));
-                jobs::finish(tx, *row, State::UNFINISHED, &end)?;
+            for (row, end) in &ends {
+                jobs::finish(tx, *row, State::UNFINISHED, end)?;
             }
             tx.execute("UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = 'jobs'", [last_row])?;
             tx.execute(
@@ -89,7 +125,7 @@ async fn prepare(fresh: &Path, last_row: i64, now: Timestamp) -> Result<usize, S
                  WHERE NOT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = 'jobs')",
                 [last_row],
             )?;
-            Ok(rows.len())
+            Ok(())
         })
         .await?;
     store.close().await?;
@@ -199,6 +235,10 @@ mod tests {
     use super::*;
     use crate::store::jobs::tests::{accept, new_job, store};
 
+    async fn nothing(_: i64) -> [Left; 2] {
+        [Left::default(), Left::default()]
+    }
+
     /// A folder with a backup of an empty database, and a database with one job, all of it in the log, as a crash
     /// leaves it.
     async fn crashed() -> (tempfile::TempDir, PathBuf, PathBuf) {
@@ -215,7 +255,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_only_in_the_old_log_is_kept_in_the_file() {
         let (_folder, backup, database) = crashed().await;
-        let restored = restore(&backup, &database, 0, Timestamp::from_secs(1)).await.unwrap();
+        let restored = restore(&backup, &database, 0, Timestamp::from_secs(1), nothing).await.unwrap();
         let kept = restored.kept.unwrap();
         let _ = fs::remove_file(beside(&kept, "-wal"));
         assert_eq!(verify(&kept).unwrap().jobs, 1);
@@ -228,7 +268,7 @@ mod tests {
         // The second name is taken.
         let taken = beside(&database, ".before-restore-1");
         fs::write(&taken, "").unwrap();
-        restore(&backup, &database, 0, Timestamp::from_secs(1)).await.unwrap_err();
+        restore(&backup, &database, 0, Timestamp::from_secs(1), nothing).await.unwrap_err();
         assert_eq!(verify(&database).unwrap().jobs, 1);
         assert_eq!(fs::read(&taken).unwrap(), b"");
     }

@@ -3,8 +3,9 @@
 use std::{process::Command, time::Instant};
 
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
-use crate::harness::{Agent, CONTROLLER, PATIENCE, payload, sign};
+use crate::harness::{Agent, CONTROLLER, PATIENCE, bytes_of, payload, sign};
 
 /// Runs a verb of the agent's program: exit code, standard output, standard error.
 pub fn verb(agent: &Agent, arguments: &[&str]) -> (i32, String, String) {
@@ -74,6 +75,14 @@ async fn a_backup_of_the_running_agent_is_restored_and_nothing_runs_twice() {
     for id in [&running, &waiting] {
         let end = agent.ended(id).await;
         assert_eq!((&end["status"], &end["reason"]), (&json!("failed"), &json!("lost")), "{end}");
+        // The record speaks of the output that there is.
+        let frames = agent.stream(id, "").await.read_to_end().await;
+        let printed = bytes_of(&frames, "stdout");
+        let result = &end["result"];
+        assert_eq!(result["stdout"], String::from_utf8_lossy(&printed).as_ref(), "{end}");
+        assert_eq!(result["stdout_bytes"], json!(printed.len()), "{end}");
+        assert_eq!(result["stdout_sha256"], hex::encode(Sha256::digest(&printed)), "{end}");
+        assert!(!printed.is_empty());
     }
     assert_eq!(agent.get(&format!("/api/v1/jobs/{later}")).await.0, 404, "it came after the backup");
     // A new job's row is none that has output on the disk.

@@ -5,8 +5,8 @@ use std::path::Path;
 use super::{AgentError, config, jobs, wait_for};
 use crate::{
     base::clock::Timestamp,
-    output,
-    store::{self, StoreError},
+    output::{self, Outputs, Stream},
+    store::{self, StoreError, restore::Left},
 };
 
 /// Checks the backup, puts it in place, and keeps what was there; what it says of it.
@@ -16,17 +16,28 @@ use crate::{
 pub fn restore(path: &Path, from: &Path) -> Result<String, AgentError> {
     let config = config(path)?;
     let database = config.audit_db_path;
-    let last_row = output::last_row(&config.data_dir.join("spool"))
-        .map_err(AgentError::io("the spools could not be listed"))?;
+    let spools = config.data_dir.join("spool");
+    let last_row = output::last_row(&spools).map_err(AgentError::io("the spools could not be listed"))?;
+    let outputs = match spools.exists() {
+        true => Some(Outputs::open(&spools).map_err(AgentError::io("the spools could not be opened"))?),
+        false => None,
+    };
+    let limit = usize::try_from(config.output.result_bytes).unwrap_or(usize::MAX);
+    let left = async |row| match &outputs {
+        Some(outputs) => {
+            [left(outputs, row, Stream::Stdout, limit).await, left(outputs, row, Stream::Stderr, limit).await]
+        }
+        None => [Left::default(), Left::default()],
+    };
     let restored = wait_for(async {
-        store::restore::restore(from, &database, last_row, Timestamp::now()).await.map_err(
-            |error| match error {
+        store::restore::restore(from, &database, last_row, Timestamp::now(), left).await.map_err(|error| {
+            match error {
                 StoreError::InUse { file } => AgentError::Refused(format!(
                     "the agent runs on {file}: stop the agent first, then restore"
                 )),
                 other => other.into(),
-            },
-        )
+            }
+        })
     })?;
     let mut lines = vec![format!(
         "{} is now {}: {} jobs, {} audit entries",
@@ -48,4 +59,11 @@ pub fn restore(path: &Path, from: &Path) -> Result<String, AgentError> {
         "the ids of jobs accepted after the backup are not known any more; start the agent now".to_owned(),
     );
     Ok(lines.join("\n"))
+}
+
+/// What a job that the backup did not see the end of has written: the record speaks of what there is to read.
+async fn left(outputs: &Outputs, row: i64, stream: Stream, limit: usize) -> Left {
+    let totals = outputs.totals(row, stream).await;
+    let text = outputs.text(row, stream, limit).await.unwrap_or_default();
+    Left { text, bytes: totals.bytes, sha256: totals.sha256 }
 }

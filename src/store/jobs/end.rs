@@ -90,7 +90,8 @@ pub struct End {
 }
 
 /// SHA-256 of nothing: the hash of a stream that no byte came from.
-const EMPTY_SHA256: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+pub(in crate::store) const EMPTY_SHA256: &str =
+    "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
 impl End {
     /// The end of a job that wrote nothing: exit code -1, empty output.

@@ -28,6 +28,7 @@ use crate::{
     },
 };
 
+pub(in crate::store) use end::EMPTY_SHA256;
 pub use end::{Cancel, CancelWhy, End};
 pub use insert::{Inserted, NewJob, NewRejected, Prepared, insert, is_accepted, reject, seen};
 pub use list::{Cursor, ListFilter, list};
