@@ -5,7 +5,7 @@ use std::{net::SocketAddr, panic::AssertUnwindSafe, sync::Arc, time::Instant};
 
 use axum::{
     extract::{ConnectInfo, MatchedPath, Request, State},
-    http::{HeaderName, HeaderValue, header},
+    http::{HeaderName, HeaderValue, Version, header, uri::Authority},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -33,8 +33,12 @@ pub async fn front(State(app): State<Arc<App>>, request: Request, next: Next) ->
     let span = tracing::info_span!("request", id, method = %request.method(), route, peer = ?peer);
 
     let answer = async {
-        let mut response = match AssertUnwindSafe(next.run(request)).catch_unwind().await {
-            Ok(response) => response,
+        let served = async {
+            check_host(&request)?;
+            Ok::<_, Problem>(next.run(request).await)
+        };
+        let mut response = match AssertUnwindSafe(served).catch_unwind().await {
+            Ok(response) => response.into_response(),
             Err(_) => {
                 tracing::error!("the handler panicked");
                 Problem::new(Code::Internal).into_response()
@@ -63,4 +67,22 @@ pub async fn front(State(app): State<Arc<App>>, request: Request, next: Next) ->
         response
     };
     answer.instrument(span).await
+}
+
+/// A request of HTTP/1.1 names its host once (RFC 9112, 3.2): what stands in front of an agent, and what a signature
+/// covers as `@authority`, must not see another one than the agent does.
+fn check_host(request: &Request) -> Result<(), Problem> {
+    if request.version() != Version::HTTP_11 {
+        return Ok(());
+    }
+    let wrong = |what: &str| Err(Problem::new(Code::InvalidRequest).details(what.to_owned()));
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (None, _) => wrong("a request of HTTP/1.1 has a Host header"),
+        (Some(_), Some(_)) => wrong("a request has one Host header"),
+        (Some(host), None) => match host.to_str().map(str::parse::<Authority>) {
+            Ok(Ok(host)) if !host.as_str().contains('@') => Ok(()),
+            _ => wrong("Host is a name or an address, and maybe a port"),
+        },
+    }
 }

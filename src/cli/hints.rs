@@ -119,6 +119,7 @@ fn of_refusal(refusal: &Refusal, now: Timestamp) -> (u8, Vec<String>) {
         Code::InvalidJson
         | Code::UnsupportedMediaType
         | Code::UpgradeRequired
+        | Code::InvalidRequest
         | Code::NotFound
         | Code::MethodNotAllowed => (exits::DATA, "agent and controller don't understand each other: compare their versions, and check --url".to_owned()),
         Code::Internal => (exits::SOFTWARE, "the agent's log says more: journalctl -u quickcmd-agent".to_owned()),

@@ -107,6 +107,8 @@ codes! {
     OriginNotAllowed = "ORIGIN_NOT_ALLOWED", 403, "Origin not allowed";
     /// The endpoint speaks WebSocket only.
     UpgradeRequired = "UPGRADE_REQUIRED", 426, "WebSocket upgrade required";
+    /// The request breaks a rule of HTTP itself.
+    InvalidRequest = "INVALID_REQUEST", 400, "Invalid request";
     /// No such endpoint.
     NotFound = "NOT_FOUND", 404, "No such endpoint";
     /// The endpoint has no such method.

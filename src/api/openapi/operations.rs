@@ -69,8 +69,8 @@ const fn answer(status: u16, what: &'static str, body: Body) -> Answer {
 }
 
 /// Any request; those to `/api/`; those with a body; signed ones; reads of one job.
-const ANY: &[Code] = &[Internal];
-const API: &[Code] = &[RateLimited, Forbidden, Internal];
+const ANY: &[Code] = &[InvalidRequest, Internal];
+const API: &[Code] = &[InvalidRequest, RateLimited, Forbidden, Internal];
 const WITH_BODY: &[Code] = &[UnsupportedMediaType, BodyTooLarge, RequestTimeout, Busy, InvalidJson];
 const SIGNED: &[Code] = &[
     InvalidSignature,

@@ -20,9 +20,10 @@ use axum::{
             rejection::WebSocketUpgradeRejection,
         },
     },
-    http::HeaderMap,
+    http::{HeaderMap, HeaderValue, header},
     response::Response,
 };
+use base64::{Engine, engine::general_purpose::STANDARD};
 use futures_util::{
     SinkExt, StreamExt,
     stream::{SplitSink, SplitStream},
@@ -67,6 +68,7 @@ pub async fn stream(
     mut given: Parameters,
 ) -> Result<Response, Problem> {
     let upgrade = upgrade.map_err(|why| Problem::new(Code::UpgradeRequired).details(why.body_text()))?;
+    check_key(&headers)?;
     check_origin(&headers, &app.config.load().allowed_origins)?;
     let from_seq = given.take("from_seq", "must be a frame's number, 1 or more", |text| {
         text.parse().ok().filter(|seq| *seq >= 1)
@@ -88,6 +90,16 @@ pub async fn stream(
         };
         crowds.serve(id, reader).await;
     }))
+}
+
+/// RFC 6455, 4.2.1: sixteen bytes in base64. One that is none shows that who asks is no client of WebSocket.
+fn check_key(headers: &HeaderMap) -> Result<(), Problem> {
+    let key = headers.get(header::SEC_WEBSOCKET_KEY).map(HeaderValue::as_bytes).unwrap_or_default();
+    if STANDARD.decode(key).is_ok_and(|key| key.len() == 16) {
+        return Ok(());
+    }
+    Err(Problem::new(Code::UpgradeRequired)
+        .details("`Sec-WebSocket-Key` header is not sixteen bytes in base64".to_owned()))
 }
 
 /// How a stream came to its end.

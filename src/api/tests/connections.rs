@@ -130,6 +130,38 @@ async fn http_2_is_not_spoken_unasked() {
 }
 
 #[tokio::test]
+async fn a_request_names_its_host_once() {
+    let door = open(config(), CALM);
+    let asked = async |version: &str, hosts: &str| {
+        let request = format!("GET /live HTTP/{version}\r\n{hosts}Connection: close\r\n\r\n");
+        told(door.tcp().await, request.as_bytes()).await
+    };
+    for (version, hosts, wrong) in [
+        ("1.1", "Host: agent.example.com:8443\r\n", ""),
+        ("1.1", "host: [::1]:8443\r\n", ""),
+        ("1.0", "", ""),
+        ("1.1", "", "a request of HTTP/1.1 has a Host header"),
+        ("1.1", "Host: one\r\nHost: two\r\n", "a request has one Host header"),
+        ("1.1", "Host: one\r\nHost: one\r\n", "a request has one Host header"),
+        ("1.1", "Host: who@one\r\n", "Host is a name or an address, and maybe a port"),
+        ("1.1", "Host: a/b\r\n", "Host is a name or an address, and maybe a port"),
+        ("1.1", "Host: \r\n", "Host is a name or an address, and maybe a port"),
+    ] {
+        let answer = asked(version, hosts).await;
+        if wrong.is_empty() {
+            assert!(answer.starts_with(&format!("HTTP/{version} 200")), "{hosts}: {answer}");
+        } else {
+            assert!(
+                answer.starts_with("HTTP/1.1 400") && answer.contains("INVALID_REQUEST"),
+                "{hosts}: {answer}"
+            );
+            assert!(answer.contains(wrong), "{hosts}: {answer}");
+        }
+    }
+    door.stopped().await;
+}
+
+#[tokio::test]
 async fn a_head_that_is_too_large_is_refused() {
     let door = open(config(), CALM);
     let head = format!("GET /live HTTP/1.1\r\nHost: localhost\r\nX-Much: {}\r\n\r\n", "x".repeat(200_000));

@@ -7,7 +7,7 @@ use axum::{
     Router,
     body::{Body, Bytes},
     extract::ConnectInfo,
-    http::{Request, Response, header},
+    http::{HeaderValue, Request, Response, header},
 };
 use futures_util::{StreamExt, stream};
 use http_body_util::BodyExt;
@@ -66,6 +66,7 @@ impl Asked {
     async fn ask_from(&self, peer: &str, mut request: Request<Body>) -> Answer {
         let peer: SocketAddr = peer.parse().unwrap();
         request.extensions_mut().insert(ConnectInfo(peer));
+        request.headers_mut().entry(header::HOST).or_insert(HeaderValue::from_static("localhost"));
         let response: Response<Body> = self.router.clone().oneshot(request).await.unwrap();
         let (parts, body) = response.into_parts();
         let body = body.collect().await.unwrap().to_bytes();

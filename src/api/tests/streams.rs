@@ -2,6 +2,7 @@
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_tungstenite::{
     WebSocketStream, client_async,
     tungstenite::{Error, Message, client::IntoClientRequest, protocol::frame::coding::CloseCode},
@@ -144,11 +145,33 @@ async fn what_is_wrong_is_answered_before_the_upgrade() {
     let plain = plain_get(&door, "/api/v1/stream/three").await;
     assert!(plain.starts_with("HTTP/1.1 426") && plain.contains("upgrade: websocket"), "{plain}");
     assert!(plain.contains("UPGRADE_REQUIRED"), "{plain}");
+    // Of fifteen bytes, of seventeen, no base64, and of sixteen.
+    let keys = [
+        ("dGhlIHNhbXBsZSBub25j", false),
+        ("dGhlIHNhbXBsZSBub25jZSE=", false),
+        ("short", false),
+        ("dGhlIHNhbXBsZSBub25jZQ==", true),
+    ];
+    for (key, good) in keys {
+        let mut socket = door.tcp().await;
+        let request = format!(
+            "GET /api/v1/stream/three HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n"
+        );
+        socket.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        let whole = if good { "\r\n\r\n" } else { "}" };
+        while !String::from_utf8_lossy(&answer).contains(whole) {
+            assert_ne!(socket.read_buf(&mut answer).await.unwrap(), 0, "{key}: it ends");
+        }
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(answer.starts_with(if good { "HTTP/1.1 101" } else { "HTTP/1.1 426" }), "{key}: {answer}");
+        assert!(good || answer.contains("`Sec-WebSocket-Key` header is not sixteen bytes"), "{answer}");
+    }
     door.stopped().await;
 }
 
 async fn plain_get(door: &Served, path: &str) -> String {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let mut socket = door.tcp().await;
     let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     socket.write_all(request.as_bytes()).await.unwrap();
@@ -221,7 +244,6 @@ async fn what_a_client_says_is_bounded() {
 
 #[tokio::test]
 async fn a_flood_of_pings_that_reads_nothing_ends_the_stream() {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let door = open(config(), CALM);
     let mut socket = door.tcp().await;
     let request = "GET /api/v1/stream/quiet HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
