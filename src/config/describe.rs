@@ -119,12 +119,31 @@ fn controller(controller: &Controller) -> String {
             None => key.algorithm.as_str().to_owned(),
         })
         .collect();
+    let own: String = own(controller).into_iter().map(|what| format!("; {what}")).collect();
     let scopes = if controller.scopes.is_empty() { "none".to_owned() } else { controller.scopes.join(", ") };
     format!(
-        "controller:     {} (keys: {}; scopes: {scopes}; at most {}{})",
+        "controller:     {} (keys: {}; scopes: {scopes}; at most {}{own})",
         controller.id,
         keys.join(", "),
         limits(&controller.max),
-        if controller.network { "; network bridge" } else { "" }
     )
+}
+
+/// What a controller has that not every one has.
+fn own(controller: &Controller) -> Vec<String> {
+    let Controller { images, network, max_queued, max_running, daily, reuse, .. } = controller;
+    let cpu = daily.cpu_seconds.map(|seconds| format!("{seconds} s of processor"));
+    let output = daily.output_bytes.map(|bytes| format!("{} of output", show_size(bytes)));
+    let a_day: Vec<String> = cpu.into_iter().chain(output).collect();
+    [
+        images.as_ref().map(|images| format!("images {}", images.join(", "))),
+        network.then(|| "network bridge".to_owned()),
+        max_queued.map(|most| format!("{most} waiting")),
+        max_running.map(|most| format!("{most} at once")),
+        (!a_day.is_empty()).then(|| format!("{} a day", a_day.join(" and "))),
+        (*reuse > 1).then(|| format!("{reuse} jobs in one sandbox")),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }

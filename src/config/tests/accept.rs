@@ -236,6 +236,26 @@ fn no_secret_is_ever_shown() {
 }
 
 #[test]
+fn what_a_controller_may_is_shown_where_it_is_not_what_all_may() {
+    let lines = |more: &str| {
+        let config =
+            loaded(&format!("controllers: [{{ id: b, keys: [{{ key_id: k, secret: {SECRET_2} }}]{more} }}]"));
+        let shown = config.describe();
+        shown.into_iter().find(|line| line.starts_with("controller:     b ")).expect("it is listed")
+    };
+    let plain = lines("");
+    assert!(plain.ends_with(" of tmpfs)"), "{plain}");
+    let own = lines(
+        ", images: [debian:12], network: bridge, max_queued: 9, max_running: 2, reuse: 50, \
+         daily: { cpu_seconds: 1h, output: 1 GiB }",
+    );
+    let more = "; images debian:12; network bridge; 9 waiting; 2 at once; \
+                3600 s of processor and 1 GiB of output a day; 50 jobs in one sandbox)";
+    assert_eq!(own, format!("{}{more}", plain.trim_end_matches(')')));
+    assert!(lines(", daily: { output: 5 MiB }").ends_with("; 5 MiB of output a day)"));
+}
+
+#[test]
 fn what_only_a_restart_changes_is_named() {
     let place = Place::new();
     place.pair("agent");
