@@ -133,6 +133,11 @@ impl Gate {
         self.classes.get(id).map(String::as_str)
     }
 
+    /// Whether it is the class of some controller.
+    pub fn has_class(&self, class: &str) -> bool {
+        self.classes.values().any(|known| known == class)
+    }
+
     /// The controller of that name, if it is on the allowed list.
     pub fn controller(&self, id: &str) -> Option<&Controller> {
         self.controllers.get(id).map(|&index| &self.config.controllers[index])

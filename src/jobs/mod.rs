@@ -345,7 +345,10 @@ impl Service {
     /// Goes on with another configuration: gate, limits, policy, caps. Jobs keep what they were admitted with, and
     /// sandboxes are made as before. Jobs of controllers that are on the list no more are cancelled soon after.
     pub fn reload(&self, config: &Config, gate: Gate) {
-        self.shared.gate.store(Arc::new(gate));
+        let gate = Arc::new(gate);
+        self.shared.gate.store(Arc::clone(&gate));
+        // Another's residue does not lie about, though nobody would get it.
+        self.shared.engine.retire(&|class| gate.has_class(class));
         // What sandboxes are made of stays: the engine was made with it.
         let sandbox = self.shared.settings.load().sandbox.clone();
         self.shared.settings.store(Arc::new(Settings { sandbox, ..Settings::of(config) }));

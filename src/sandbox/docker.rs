@@ -485,6 +485,10 @@ impl Engine for Docker {
         .boxed()
     }
 
+    fn retire(&self, known: &dyn Fn(&str) -> bool) {
+        self.pool.retire(known);
+    }
+
     fn adopt(&self, container_id: &str) -> Box<dyn Sandbox> {
         Box::new(Session::adopted(self.core.clone(), container_id.to_owned()))
     }

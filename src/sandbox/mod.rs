@@ -140,6 +140,10 @@ pub trait Engine: Send + Sync + 'static {
     /// the container's name is derived from the label; the caller has recorded that intent before.
     fn launch(&self, shape: Shape, label: Label) -> BoxFuture<'_, Result<Box<dyn Sandbox>, SandboxError>>;
 
+    /// Throws away what waits to be used again by a class that is none any more (`known` says which are); what such a
+    /// class's jobs have now waits for none of it either.
+    fn retire(&self, known: &dyn Fn(&str) -> bool);
+
     /// Takes up a container of an earlier life of the agent: no channel, but it can be looked at,
     /// stopped and removed.
     fn adopt(&self, container_id: &str) -> Box<dyn Sandbox>;

@@ -9,7 +9,7 @@ const OLD: &str = "0f1e2d3c4b5a69788796a5b4c3d2e1f00f1e2d3c4b5a69788796a5b4c3d2e
 const NEW: &str = "11112d3c4b5a69788796a5b4c3d2e1f00f1e2d3c4b5a69788796a5b4c3d2e1f0";
 
 /// The configuration's lines, changed, and SIGHUP; waits until the agent has taken them over.
-async fn reload(agent: &Agent, change: impl FnOnce(String) -> String) {
+pub async fn reload(agent: &Agent, change: impl FnOnce(String) -> String) {
     let file = agent.dir.path().join("agent.yaml");
     let text = std::fs::read_to_string(&file).expect("a configuration");
     write_private(&file, &change(text));

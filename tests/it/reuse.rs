@@ -1,9 +1,12 @@
 //! Sandboxes that run more than one job of a trusted controller, through the whole agent.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::{
     harness::{Agent, PATIENCE, payload, sign_with, until},
+    identity::reload,
     operate::done,
 };
 
@@ -102,6 +105,18 @@ async fn a_job_in_a_used_sandbox_outlives_the_agent_and_is_its_last() {
     assert_ne!(third["sandbox_id"], first["sandbox_id"]);
     assert_eq!(agent.terminate(), Some(0));
     agent.no_container_left().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_controller_with_another_key_no_sandbox_lies_about() {
+    let agent = Agent::with(&config()).await;
+    let first = run(&agent, "echo residue > /tmp/left").await;
+    assert_eq!(agent.containers().len(), 1);
+    reload(&agent, |text| text.replace(KEY, &KEY.replace('7', "8"))).await;
+    // Long before anything in the pool is forgotten by itself.
+    until("its sandbox is gone", Duration::from_secs(30), async || agent.containers().is_empty()).await;
+    assert_eq!(agent.metric("quickcmd_agent_pool_depth").await, 0.0);
+    assert_ne!(agent.run("echo mine").await["sandbox_id"], first["sandbox_id"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -142,6 +142,7 @@ async fn who_is_given_the_id_of_another_gets_none_of_that_ones_sandboxes() {
     let text = std::fs::read_to_string(&path).unwrap();
     std::fs::write(&path, text.replace("trusted-secret-of-the-tests-that-is-long", other)).unwrap();
     reload();
+    assert_eq!(life.fake.idle_ones(), 0, "what waited is thrown away at once");
     life.submit_signed(&SigningKey::hmac(other.as_bytes()), "trusted", "c", "echo c").await.unwrap();
     assert_ne!(life.ended("c").await.sandbox_id, first);
     life.crash().await;

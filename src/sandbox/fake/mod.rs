@@ -232,6 +232,16 @@ impl Engine for Fake {
         .boxed()
     }
 
+    fn retire(&self, known: &dyn Fn(&str) -> bool) {
+        lock(&self.idle).retain(|(shape, _, container)| {
+            let kept = known(&shape.class);
+            if !kept {
+                self.world.remove(&container.found.container_id);
+            }
+            kept
+        });
+    }
+
     fn launch(&self, shape: Shape, label: Label) -> BoxFuture<'_, Result<Box<dyn Sandbox>, SandboxError>> {
         async move {
             self.world.reachable()?;

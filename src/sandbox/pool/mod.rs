@@ -203,6 +203,14 @@ impl Pool {
         }
     }
 
+    /// Throws away what waits for a class that is none any more.
+    pub(super) fn retire(&self, known: &dyn Fn(&str) -> bool) {
+        let retired = self.plan().retire(known);
+        // Dropping buries them, which takes a lock of its own.
+        drop(retired);
+        self.count();
+    }
+
     /// Throws everything away; nothing is kept from here on.
     pub(super) fn close(&self) {
         self.closed.store(true, Ordering::Release);

@@ -241,6 +241,17 @@ impl<T> Plan<T> {
         out
     }
 
+    /// Takes out what waits for a class that is none any more, and wants nothing for it: what its jobs have is surplus
+    /// when it comes back. The empty class is everybody's.
+    pub(super) fn retire(&mut self, known: &dyn Fn(&str) -> bool) -> Vec<T> {
+        let gone = |key: &Key, _: &mut Shelf<T>| !key.class.is_empty() && !known(&key.class);
+        self.shelves
+            .extract_if(gone)
+            .flat_map(|(_, shelf)| shelf.waiting)
+            .map(|(_, waiting)| waiting)
+            .collect()
+    }
+
     /// Takes out everything.
     pub(super) fn empty(&mut self) -> Vec<T> {
         self.default = None;
@@ -414,6 +425,24 @@ mod tests {
         assert_eq!(plan.take_alike(&another), None, "another controller never gets it");
         let fewer = Shape { reuse: 2, ..own };
         assert!(plan.take(&fewer, now).is_some(), "how often it may be used makes no difference");
+    }
+
+    #[test]
+    fn of_a_class_that_is_none_any_more_nothing_is_kept() {
+        let now = Instant::now();
+        let mut plan = plan(0, 9, 10_000 * MIB);
+        let of = |class: &str| Shape { class: class.to_owned(), reuse: 9, ..shape("a") };
+        for (number, class) in ["", "gone", "known"].into_iter().enumerate() {
+            plan.take(&of(class), now);
+            plan.put(&of(class), u32::try_from(number).unwrap(), now);
+        }
+        plan.lend(&of("gone"), now);
+        assert_eq!(plan.retire(&|class| class == "known"), [1]);
+        // Its job ends after that.
+        assert_eq!(plan.give_back(&of("gone"), 7, now), None);
+        plan.returned(&of("gone"));
+        assert_eq!(plan.surplus(now, |_| true), [7]);
+        assert_eq!((plan.take(&of(""), now), plan.take(&of("known"), now)), (Some(0), Some(2)));
     }
 
     #[test]
