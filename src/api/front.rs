@@ -30,7 +30,8 @@ pub async fn front(State(app): State<Arc<App>>, request: Request, next: Next) ->
         .get::<MatchedPath>()
         .map_or_else(|| "unmatched".to_owned(), |path| path.as_str().to_owned());
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip().to_canonical());
-    let span = tracing::info_span!("request", id, method = %request.method(), route, peer = ?peer);
+    let peer = peer.map(tracing::field::display);
+    let span = tracing::info_span!("request", id, method = %request.method(), route, peer);
 
     let answer = async {
         let served = async {

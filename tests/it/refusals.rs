@@ -66,6 +66,13 @@ async fn shape_and_signature() {
     refusal!(agent, "wrong_algorithm", with(json!({})).replace("HMAC-SHA256", "none"));
     let (status, answer) = agent.post(with(json!({})).replace("\"true\"", "\"false\"")).await;
     assert_eq!((status, &answer["code"]), (401, &json!("INVALID_SIGNATURE")), "one field changed: {answer}");
+    // The address stands in the log as one writes it, in the request's own words, too.
+    let log = agent.log();
+    let line = log.lines().find(|line| line.contains("submission refused")).expect("a line");
+    let request =
+        line.split_once("request{").and_then(|(_, rest)| rest.split_once('}')).expect("its request").0;
+    assert!(request.contains("peer=127.0.0.1"), "{line}");
+    assert!(!log.contains("=Some(") && !log.contains("=None"), "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
