@@ -63,8 +63,10 @@ fn row(artifact: &Artifact) -> Vec<String> {
 /// # Errors
 /// One was not kept, or could not be fetched; the others have been.
 pub async fn fetch(client: &Client, result: &JobResult, folder: &Path) -> Result<(), Fault> {
-    let cannot =
-        |error| Fault::new(exits::CANT_CREATE, format!("cannot write into {}: {error}", folder.display()));
+    let cannot = |error| {
+        Fault::new(exits::CANT_CREATE, format!("cannot write into {}: {error}", folder.display()))
+            .hint(format!("fetch them into another folder: quickcmd artifacts {} --to FOLDER", result.job_id))
+    };
     let landing = Landing::open(folder).map_err(cannot)?;
     let mut worst: Option<Fault> = None;
     for artifact in &result.artifacts {
@@ -76,8 +78,14 @@ pub async fn fetch(client: &Client, result: &JobResult, folder: &Path) -> Result
     match worst {
         None => Ok(()),
         Some(first) => {
-            let cause = format!("not all artifacts of job {} are here", result.job_id);
-            Err(Fault::new(first.exit, cause).hint(format!("quickcmd artifacts {}", result.job_id)))
+            let id = &result.job_id;
+            let hint = match first.exit {
+                exits::CANT_CREATE => format!(
+                    "move away what is in the way, or fetch them into another folder: quickcmd artifacts {id} --to FOLDER"
+                ),
+                _ => format!("quickcmd artifacts {id}"),
+            };
+            Err(Fault::new(first.exit, format!("not all artifacts of job {id} are here")).hint(hint))
         }
     }
 }

@@ -4,8 +4,8 @@ use std::io::{self, Write};
 
 use serde_json::json;
 
-use super::{exits, hints, out};
-use crate::client;
+use super::{exits, hints, options, out};
+use crate::{client, wire::Payload};
 
 /// A failure, with the exit code that it means.
 #[derive(Debug)]
@@ -36,6 +36,18 @@ impl Fault {
         if error.kind() == io::ErrorKind::BrokenPipe {
             fault.quiet = true;
             fault.exit = exits::BROKEN_PIPE;
+        }
+        fault
+    }
+
+    /// A job was not taken: as any call's failure, with what only the job itself can tell.
+    pub fn of_submission(error: client::Error, payload: &Payload) -> Fault {
+        let large = options::too_large(&error, payload);
+        let mut fault = Fault::from(error);
+        match large {
+            Some(options::Large::Surely(hint)) => fault.hints = vec![hint],
+            Some(options::Large::Perhaps(hint)) => fault.hints.push(hint),
+            None => {}
         }
         fault
     }

@@ -3,7 +3,7 @@
 use serde_json::Value;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use super::exits;
+use super::{exits, options};
 use crate::{
     base::clock::Timestamp,
     client::{ConnectFault, Error, Refusal, TlsFault},
@@ -85,9 +85,13 @@ fn of_refusal(refusal: &Refusal, now: Timestamp) -> (u8, Vec<String>) {
             exits::REFUSED,
             "add this controller's id to allowed_controllers (or controllers) in the agent's configuration and reload it; the id here is --controller-id or QUICKCMD_CONTROLLER_ID".to_owned(),
         ),
-        Code::InsufficientScopes => (exits::REFUSED, "the agent's configuration grants scopes to each controller: scopes".to_owned()),
-        Code::ImageNotAllowed => (exits::REFUSED, "the agent's configuration lists what may be used: allowed_images".to_owned()),
-        Code::LimitExceeded => (exits::REFUSED, "ask for less, or have the controller's maximum raised in the agent's configuration".to_owned()),
+        Code::InsufficientScopes => (exits::REFUSED, "the agent's configuration grants scopes to each controller: scopes (the job's own are those of --scope)".to_owned()),
+        Code::ImageNotAllowed => (exits::REFUSED, "--image names another one; the agent's configuration lists what may be used: allowed_images".to_owned()),
+        Code::LimitExceeded => (exits::REFUSED, match options::of(refusal) {
+            Some("--network") => "leave --network out, or have the controller granted it in the agent's configuration".to_owned(),
+            Some(option) => format!("ask for less with {option}, or have the controller's maximum raised in the agent's configuration"),
+            None => "ask for less, or have the controller's maximum raised in the agent's configuration".to_owned(),
+        }),
         Code::PolicyDenied => (exits::REFUSED, "the agent's policy denies this command; nothing was run".to_owned()),
         Code::Unauthenticated if refusal.more.contains_key("agent_time") => {
             (exits::REFUSED, clocks(refusal, code, now))
@@ -99,7 +103,7 @@ fn of_refusal(refusal: &Refusal, now: Timestamp) -> (u8, Vec<String>) {
         Code::Forbidden => (exits::REFUSED, "that needs another controller's key, the scope admin, or a token with the scope that is missing".to_owned()),
         Code::JobIdConflict => (exits::REFUSED, "a job id is used once, for ever: leave --job-id out to get a fresh one".to_owned()),
         Code::JobIdAmbiguous => (exits::REFUSED, "several controllers have a job of that id: say whose you mean with --of".to_owned()),
-        Code::JobEnded => (exits::REFUSED, "there is nothing left to cancel: quickcmd status shows how it ended".to_owned()),
+        Code::JobEnded => (exits::REFUSED, "quickcmd status shows how it ended".to_owned()),
         Code::RateLimited | Code::QueueFull | Code::QuotaExceeded | Code::Draining | Code::Busy => {
             (exits::TRY_LATER, later())
         }
@@ -113,9 +117,13 @@ fn of_refusal(refusal: &Refusal, now: Timestamp) -> (u8, Vec<String>) {
         ),
         Code::ArtifactNotFound => (exits::NOT_FOUND, "quickcmd artifacts lists what was kept, and why something was not".to_owned()),
         Code::OutputGone => (exits::NOT_FOUND, "its hashes and sizes are still there: quickcmd status".to_owned()),
-        Code::BodyTooLarge => (exits::USAGE, "less standard input, or a larger max_body_bytes in the agent's configuration".to_owned()),
-        Code::InvalidField | Code::InvalidQuery | Code::RangeNotSatisfiable => return (exits::USAGE, Vec::new()),
-        Code::UnknownField => (exits::DATA, "the agent is older than this program: leave that option out or upgrade the agent".to_owned()),
+        Code::BodyTooLarge => (exits::USAGE, "have max_body_bytes in the agent's configuration raised".to_owned()),
+        Code::InvalidField | Code::InvalidQuery => match options::of(refusal) {
+            Some(option) => (exits::USAGE, format!("that is what {option} says")),
+            None => return (exits::USAGE, Vec::new()),
+        },
+        Code::RangeNotSatisfiable => return (exits::USAGE, Vec::new()),
+        Code::UnknownField => (exits::DATA, format!("the agent is older than this program: leave {} out or upgrade the agent", options::of(refusal).unwrap_or("that option"))),
         Code::InvalidJson
         | Code::UnsupportedMediaType
         | Code::UpgradeRequired

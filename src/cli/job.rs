@@ -5,7 +5,7 @@ use std::{
     env, fs,
     io::{self, Read},
     os::unix::fs::PermissionsExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -20,8 +20,8 @@ use crate::{
     },
 };
 
-/// More standard input than this can't fit into any body that an agent takes.
-const MAX_STDIN: u64 = 64 << 20;
+/// A file or a standard input with more bytes than this can't fit into any body that an agent takes.
+const MOST: u64 = 64 << 20;
 
 /// What to run, and in what kind of sandbox; what is left out is the agent's default.
 #[derive(Debug, Args)]
@@ -93,6 +93,21 @@ pub enum NetworkArg {
 }
 
 impl JobArgs {
+    /// Where the job's files are to be fetched to, if anywhere: then it must keep some.
+    ///
+    /// # Errors
+    /// Nothing would ever land there.
+    pub fn fetched_to<'a>(&self, folder: Option<&'a Path>) -> Result<Option<&'a Path>, Fault> {
+        if folder.is_some() && self.artifacts.is_empty() {
+            return Err(Fault::new(
+                exits::USAGE,
+                "--artifacts-to has nothing to fetch: no --artifact says what the agent is to keep",
+            )
+            .hint("name a file or a folder of the job: --artifact PATH"));
+        }
+        Ok(folder)
+    }
+
     /// The payload, to be signed at `now`.
     pub fn payload(
         self,
@@ -100,7 +115,7 @@ impl JobArgs {
         agent_id: Option<String>,
         now: Timestamp,
     ) -> Result<Payload, Fault> {
-        let stdin = self.stdin.as_ref().map(read_stdin).transpose()?;
+        let stdin = self.stdin.as_deref().map(read_stdin).transpose()?;
         let sandbox = SandboxRequest {
             image: self.image,
             cpu_limit: self.cpu,
@@ -189,26 +204,69 @@ fn read_file(given: &str) -> Result<FileRequest, Fault> {
     let fault = |error: io::Error| Fault::new(exits::NO_INPUT, format!("cannot read {local}: {error}"));
     let file = fs::File::open(local).map_err(fault)?;
     let executable = file.metadata().map_err(fault)?.permissions().mode() & 0o100 != 0;
-    let mut bytes = Vec::new();
-    file.take(MAX_STDIN).read_to_end(&mut bytes).map_err(fault)?;
-    let (content, encoding) = match String::from_utf8(bytes) {
+    let (content, encoding) = match text(read(file, local, fault)?) {
         Ok(text) => (text, None),
-        Err(error) => (STANDARD.encode(error.as_bytes()), Some(Encoding::Base64)),
+        Err(base64) => (base64, Some(Encoding::Base64)),
     };
     Ok(FileRequest { path: remote, content, encoding, mode: executable.then(|| "0755".to_owned()) })
 }
 
-fn read_stdin(path: &PathBuf) -> Result<Stdin, Fault> {
-    let fault =
-        |error: io::Error| Fault::new(exits::NO_INPUT, format!("cannot read {}: {error}", path.display()));
-    let mut bytes = Vec::new();
-    if path.as_os_str() == "-" {
-        io::stdin().lock().take(MAX_STDIN).read_to_end(&mut bytes).map_err(fault)?;
+fn read_stdin(path: &Path) -> Result<Stdin, Fault> {
+    let name = path.display().to_string();
+    let fault = |error: io::Error| Fault::new(exits::NO_INPUT, format!("cannot read {name}: {error}"));
+    let bytes = if path.as_os_str() == "-" {
+        read(io::stdin().lock(), "standard input", fault)?
     } else {
-        fs::File::open(path).map_err(fault)?.take(MAX_STDIN).read_to_end(&mut bytes).map_err(fault)?;
-    }
-    Ok(match String::from_utf8(bytes) {
+        read(fs::File::open(path).map_err(fault)?, &name, fault)?
+    };
+    Ok(match text(bytes) {
         Ok(text) => Stdin::Text(text),
-        Err(error) => Stdin::Base64 { base64: STANDARD.encode(error.as_bytes()) },
+        Err(base64) => Stdin::Base64 { base64 },
     })
+}
+
+/// As text, or else in base64: what is no UTF-8, and what JSON's escapes would make longer than that (an archive is
+/// mostly zeros, of which each takes six bytes there).
+fn text(bytes: Vec<u8>) -> Result<String, String> {
+    let escapes: usize = bytes
+        .iter()
+        .map(|byte| match byte {
+            b'\n' | b'\r' | b'\t' | b'"' | b'\\' => 1,
+            0..0x20 => 5,
+            _ => 0,
+        })
+        .sum();
+    if escapes > bytes.len() / 3 + 16 {
+        return Err(STANDARD.encode(bytes));
+    }
+    String::from_utf8(bytes).map_err(|error| STANDARD.encode(error.as_bytes()))
+}
+
+/// All of it; a part would be another input than was meant.
+fn read(from: impl Read, name: &str, fault: impl Fn(io::Error) -> Fault) -> Result<Vec<u8>, Fault> {
+    let mut bytes = Vec::new();
+    from.take(MOST + 1).read_to_end(&mut bytes).map_err(fault)?;
+    if bytes.len() as u64 > MOST {
+        let cause = format!("{name} has more than {} MiB, and no agent takes so much in a job", MOST >> 20);
+        return Err(Fault::new(exits::USAGE, cause)
+            .hint("put it into the image, or let the job fetch it where it may use the network"));
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_go_the_shorter_way() {
+        assert_eq!(text("ä\n\"quoted\"\n".into()), Ok("ä\n\"quoted\"\n".to_owned()));
+        assert_eq!(text(b"\0".to_vec()), Ok("\0".to_owned()));
+        assert_eq!(text(b"abc\xff".to_vec()), Err("YWJj/w==".to_owned()));
+        for bytes in [vec![0; 3000], [vec![b'a'; 512], vec![0; 3584]].concat()] {
+            let base64 = text(bytes.clone()).expect_err("escapes are longer");
+            assert!(base64.len() < bytes.len() * 3 / 2);
+            assert_eq!(STANDARD.decode(base64), Ok(bytes));
+        }
+    }
 }

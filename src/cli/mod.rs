@@ -1,5 +1,5 @@
 //! `quickcmd`: one file a verb; what they share is how they are told (args, settings), how they say it
-//! (out, fault, hints, exits) and how a job's output passes through (pump, cut).
+//! (out, fault, hints, options, exits) and how a job's output passes through (pump, cut).
 
 mod args;
 mod artifacts;
@@ -14,6 +14,7 @@ mod job;
 mod landing;
 mod list;
 mod logs;
+mod options;
 mod out;
 mod output;
 mod pump;

@@ -38,13 +38,14 @@ pub struct RunArgs {
 }
 
 pub async fn run(global: &Global, args: RunArgs) -> Result<u8, Fault> {
+    let folder = args.job.fetched_to(args.artifacts_to.as_deref())?;
     let connection = settings::connect(global, Need::Key)?;
     let client = connection.client;
     let payload =
         args.job.payload(&client.settings().controller_id, connection.agent_id, Timestamp::now())?;
     let style = if global.json { Style::Json } else { Style::Bytes };
     let end = attend(&client, &payload, style, args.verbose || global.json, None).await?;
-    end.fetched(&client, args.artifacts_to.as_deref()).await
+    end.fetched(&client, folder).await
 }
 
 /// How a job ended that was attended.
@@ -90,7 +91,7 @@ pub async fn attend(
     loop {
         tokio::select! {
             answer = &mut submitted => {
-                answer?;
+                answer.map_err(|error| Fault::of_submission(error, payload))?;
                 break;
             }
             number = signals.next() => {
@@ -195,50 +196,63 @@ pub fn code(result: &JobResult, caught: Option<i32>) -> u8 {
 
 /// What to say of a job that did not run to its own end.
 pub fn complaint(result: &JobResult, exit: u8) -> Option<Fault> {
-    let id = &result.job_id;
-    let (cause, hint) = match result.reason {
+    let hint = match result.reason {
         // What ended by itself has said why, unless its command could not even be started.
         Reason::Exited | Reason::Signalled if result.error.is_none() => return None,
         Reason::Exited | Reason::Signalled => match result.exit_code {
-            127 => (
-                "could not start its command",
-                "is that program in the image? --image names another one".to_owned(),
-            ),
-            126 => (
-                "could not start its command",
-                "a program must be an executable file, and --workdir a folder of the image".to_owned(),
-            ),
-            _ => ("ended", format!("quickcmd status {id}")),
+            127 => "is that program in the image? --image names another one".to_owned(),
+            126 => "a program must be an executable file, and --workdir a folder of the image".to_owned(),
+            _ => format!("quickcmd status {}", result.job_id),
         },
-        Reason::Timeout => ("ran into its time limit", "--timeout gives it more".to_owned()),
-        Reason::Cancelled => ("was cancelled", format!("quickcmd status {id}")),
-        Reason::Oom => ("ran out of memory", "--memory gives it more".to_owned()),
-        Reason::OutputLimit => {
-            ("printed more than it may", "write less, or have the agent's output limit raised".to_owned())
-        }
+        Reason::Timeout => "--timeout gives it more".to_owned(),
+        Reason::Cancelled => format!("quickcmd status {}", result.job_id),
+        Reason::Oom => "--memory gives it more".to_owned(),
+        Reason::OutputLimit => "write less, or have the agent's output limit raised".to_owned(),
         Reason::Expired => {
-            ("had to wait longer than its ttl and was not run", "--ttl gives it more time to wait".to_owned())
+            "the agent could not start it in time (quickcmd health says what is in its way): submit it \
+                            again under a new job id, with a longer --ttl if it has to wait"
+                .to_owned()
         }
-        Reason::ImageUnavailable => (
-            "was not run: its image is not there",
-            "--image names another one; the agent's log says why it can't be had".to_owned(),
-        ),
-        Reason::SandboxError => (
-            "could not be run by the agent",
-            "quickcmd health, and the agent's log (journalctl -u quickcmd-agent)".to_owned(),
-        ),
-        Reason::Lost => (
-            "was lost: it is not known how it ended",
-            "see what it has done before you run it again".to_owned(),
-        ),
+        Reason::ImageUnavailable => {
+            "--image names another one; the agent's log says why it can't be had".to_owned()
+        }
+        Reason::SandboxError => {
+            "quickcmd health, and the agent's log (journalctl -u quickcmd-agent)".to_owned()
+        }
+        Reason::Lost => "see what it has done before you run it again".to_owned(),
     };
-    let cause = match &result.error {
-        Some(error) => format!("job {id} {cause}: {error}"),
-        None => format!("job {id} {cause}"),
-    };
-    let mut fault = Fault::new(exit, cause).hint(hint);
+    let mut fault = Fault::new(exit, ending(result)).hint(hint);
     fault.code = Some(result.reason.as_str().to_owned());
     Some(fault)
+}
+
+/// How a job ended, in one sentence. Where the agent's own is one about the job, it says it all.
+fn ending(result: &JobResult) -> String {
+    let id = &result.job_id;
+    let (end, why) = match result.reason {
+        Reason::Exited | Reason::Signalled if matches!(result.exit_code, 126 | 127) => {
+            ("could not start its command", "could not start its command")
+        }
+        Reason::Exited | Reason::Signalled => ("ended", "ended"),
+        Reason::Timeout => ("ran into its time limit", "ran into its time limit"),
+        Reason::Cancelled => ("was cancelled", "was cancelled"),
+        Reason::Oom => ("ran out of memory", "ran out of memory"),
+        Reason::OutputLimit => ("printed more than it may", "printed more than it may"),
+        Reason::Expired => ("had to wait longer than its ttl and was not run", "was not run"),
+        Reason::ImageUnavailable => ("was not run: its image is not there", "was not run"),
+        Reason::SandboxError => ("could not be run by the agent", "could not be run"),
+        Reason::Lost => ("was lost: it is not known how it ended", "was lost"),
+    };
+    let Some(error) = &result.error else { return format!("job {id} {end}") };
+    match error.strip_prefix("the job") {
+        Some(did) if did.starts_with(' ') => format!("job {id}{did}"),
+        // What was not run has no part in what happened to it.
+        Some(of) if of.starts_with("'s ") && result.reason == Reason::Expired => {
+            format!("job {id} {why}: its{}", &of[2..])
+        }
+        Some(of) if of.starts_with("'s ") => format!("job {id}{of}"),
+        _ => format!("job {id} {why}: {error}"),
+    }
 }
 
 fn spawn_cancel(client: &Client, job_id: &str, reason: &'static str) {

@@ -32,6 +32,7 @@ pub struct SubmitArgs {
 }
 
 pub async fn run(global: &Global, args: SubmitArgs) -> Result<u8, Fault> {
+    let folder = args.job.fetched_to(args.artifacts_to.as_deref())?;
     let connection = settings::connect(global, Need::Key)?;
     let client = connection.client;
     let payload =
@@ -42,9 +43,9 @@ pub async fn run(global: &Global, args: SubmitArgs) -> Result<u8, Fault> {
         if global.json {
             out::print_json(&end.result)?;
         }
-        return end.fetched(&client, args.artifacts_to.as_deref()).await;
+        return end.fetched(&client, folder).await;
     }
-    let accepted = client.submit(&payload).await?;
+    let accepted = client.submit(&payload).await.map_err(|error| Fault::of_submission(error, &payload))?;
     if global.json {
         out::print_json(&accepted)?;
     } else {

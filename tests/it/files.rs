@@ -239,6 +239,14 @@ async fn quickcmd_sends_files_and_fetches_artifacts() {
     let ran =
         quickcmd(&["submit", "--wait", "--artifact", "none", "--artifacts-to", "got", "--", "true"]).await;
     assert_eq!(ran.0, Some(67), "{ran:?}");
+    // One that no request has room for.
+    std::fs::write(at("large"), "x".repeat(1_500_000)).expect("written");
+    let ran = quickcmd(&["run", "--file", "large", "--", "wc -c large"]).await;
+    assert_eq!(ran.0, Some(64), "{ran:?}");
+    assert!(ran.2.contains("the files of --file are 15") && ran.2.contains("takes 1048576 in"), "{ran:?}");
+    // And an option in the words of the command line.
+    let ran = quickcmd(&["run", "--memory", "1m", "--", "true"]).await;
+    assert!(ran.0 == Some(64) && ran.2.contains("that is what --memory says"), "{ran:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
