@@ -219,3 +219,77 @@ fn a_fresh_secret_is_printed_and_good_enough() {
     let said = place.check(&good(8443).replace(SECRET, secret), 0o600);
     assert!(said.starts_with("exit: 0\n") && !said.contains(secret), "{said}");
 }
+
+/// The exit codes that docs/operations.md gives a verb, beside those that every one may have.
+fn documented(verb: &str) -> Vec<i32> {
+    let page = include_str!("../docs/operations.md");
+    let rows = page.split_once("| verb | exit codes |").expect("the table").1;
+    let row = format!("| {verb} | ");
+    let codes =
+        rows.lines().find_map(|line| line.strip_prefix(&row)).unwrap_or_else(|| panic!("no row {row}"));
+    codes.split("; ").filter_map(|code| code.split_once(' ')?.0.parse().ok()).collect()
+}
+
+#[test]
+fn every_verb_ends_as_is_documented() {
+    let place = Place::new();
+    place.put(&(good(8443) + "docker_host: unix://DIR/no.sock\n"), 0o600);
+    let common = [0, 64, 70, 74, 141];
+    let dir = place.path().to_str().expect("UTF-8");
+    let (file, socket) = (format!("{dir}/file"), format!("{dir}/none/filter.sock"));
+    fs::create_dir(place.path().join("data")).expect("a folder");
+    for (verb, arguments, code) in [
+        ("`--check`", &["--check"][..], 0),
+        ("`backup`", &["backup", "--to", &file], 71),
+        ("`restore`", &["restore", "--from", &file], 71),
+        ("`verify-db`", &["verify-db"], 71),
+        ("`sandboxes`", &["sandboxes"], 69),
+        ("`drain`", &["drain"], 69),
+        ("`undrain`", &["undrain"], 69),
+        ("`token create`", &["token", "create", "--scope", "read", "--controller", "nobody"], 69),
+        ("`token create`", &["token", "create", "--scope", "read"], 71),
+        ("`token list`", &["token", "list"], 71),
+        ("`token revoke`", &["token", "revoke", "0123456789abcdef"], 71),
+        ("`gen-key`", &["gen-key"], 0),
+        ("`docker-filter`", &["docker-filter", "--sandboxes", "relative"], 69),
+        ("`docker-filter`", &["docker-filter", "--listen", &socket], 71),
+    ] {
+        let said = place.run(arguments);
+        assert!(said.starts_with(&format!("exit: {code}\n")), "{verb}: {said}");
+        let documented = documented(verb);
+        assert!(
+            documented.contains(&code) || common.contains(&code),
+            "{verb}: {code} is not in {documented:?}"
+        );
+        if code != 0 {
+            assert_eq!(said.matches("quickcmd-agent: ").count(), 1, "one sentence: {said}");
+        }
+    }
+    assert_eq!(documented("`token revoke`"), [69, 71], "the first is in tests/it/tokens.rs");
+    assert_eq!(documented("`preflight`"), [1]);
+    // No verb is forgotten.
+    let help = place.run(&["--help"]);
+    let verbs =
+        help.split_once("Commands:\n").and_then(|(_, rest)| rest.split_once("\n\n")).expect("a list").0;
+    // What is deeper is the rest of a long sentence.
+    let own = |line: &&str| line.strip_prefix("  ").is_some_and(|rest| !rest.starts_with(' '));
+    let verbs: Vec<&str> =
+        verbs.lines().filter(own).filter_map(|line| line.split_whitespace().next()).collect();
+    assert!(verbs.len() > 8, "{help}");
+    for verb in verbs.into_iter().filter(|verb| !["help", "token"].contains(verb)) {
+        documented(&format!("`{verb}`"));
+    }
+    assert!(help.contains("69   refused as things stand"), "{help}");
+}
+
+#[test]
+fn a_data_folder_that_can_not_be_made_is_named_with_a_remedy() {
+    let place = Place::new();
+    fs::write(place.path().join("file"), "").expect("a file");
+    place.put(&good(8443).replace("DIR/data/", "DIR/file/"), 0o600);
+    let said = place.run(&[]);
+    assert!(said.starts_with("exit: 71\n"), "{said}");
+    for word in ["data folder DIR/file", "a file is in the place of a folder", "`data_dir`"] {
+        assert!(said.contains(word), "{word}: {said}");
+    }
+}

@@ -1,8 +1,8 @@
-//! What `--check` looks at beyond the configuration's text: whether the agent, started by the same user in the same
+//! What to do about a folder that can't be written; and what `--check` looks at beyond the configuration's text: whether the agent, started by the same user in the same
 //! way, could write where it has to. Changes nothing.
 
 use std::{
-    fs,
+    fs, io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
@@ -11,6 +11,25 @@ use nix::unistd::{Gid, Group, User, getgrouplist};
 use rustix::fs::{Access, access};
 
 use crate::config::{Config, Fault, Faults};
+
+/// What to do where the data folder can't be made or written.
+pub(super) fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            "make it and give it to the agent's user (chown), or set `data_dir` and `audit_db_path` to a folder of that user's"
+        }
+        io::ErrorKind::ReadOnlyFilesystem => {
+            "mount its file system for writing, or set `data_dir` and `audit_db_path` to a folder on another one"
+        }
+        io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
+            "a file is in the place of a folder: move it away, or set `data_dir` and `audit_db_path` to another folder"
+        }
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "free some space there",
+        _ => {
+            "see that it is a folder that the agent's user may write, or set `data_dir` and `audit_db_path` to one"
+        }
+    }
+}
 
 /// Who will write.
 enum Writer {
@@ -152,6 +171,30 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(mode)).expect("its mode");
         dir
+    }
+
+    #[test]
+    fn each_trouble_of_the_data_folder_has_its_remedy() {
+        let remedies = [
+            (io::ErrorKind::PermissionDenied, "chown"),
+            (io::ErrorKind::ReadOnlyFilesystem, "mount its file system for writing"),
+            (io::ErrorKind::AlreadyExists, "a file is in the place of a folder"),
+            (io::ErrorKind::StorageFull, "free some space"),
+            (io::ErrorKind::Other, "may write"),
+        ];
+        for (kind, said) in remedies {
+            let error = super::super::AgentError::folder("could not make the data folder /d")(kind.into());
+            assert_eq!(error.exit_code(), super::super::exits::SYSTEM);
+            let text = error.to_string();
+            assert!(text.starts_with("could not make the data folder /d: ") && text.contains(said), "{text}");
+        }
+        // The database's own folder is the record's to speak of.
+        let said = |detail: &str| {
+            let (file, detail) = ("/d/audit.db".to_owned(), detail.to_owned());
+            crate::store::StoreError::NotWritable { file, detail }.to_string()
+        };
+        assert!(said("Read-only file system (os error 30)").contains("mount its file system for writing"));
+        assert!(said("Permission denied (os error 13)").contains("give it to the user"));
     }
 
     #[test]

@@ -12,6 +12,7 @@
 
 mod control;
 mod door;
+pub mod exits;
 mod folders;
 mod handover;
 mod log;
@@ -66,6 +67,14 @@ pub enum AgentError {
     /// The agent could not become an ordinary user.
     #[error("{0}")]
     Privileges(#[from] PrivilegeError),
+    /// The data folder, or one in it, can't be made or written.
+    #[error("{what}: {error}; {remedy}", remedy = folders::remedy(error))]
+    Folder {
+        /// What was being done.
+        what: String,
+        /// What the system said.
+        error: std::io::Error,
+    },
     /// Something of the system.
     #[error("{what}: {error}")]
     Io {
@@ -86,17 +95,23 @@ pub enum AgentError {
 }
 
 impl AgentError {
-    /// The exit code, as in `sysexits.h`: 64 for a configuration to be mended, 69 for what can't be done now, 70 for a defect, 71 for the system.
+    /// The exit code; see [`exits`].
     pub fn exit_code(&self) -> u8 {
         match self {
-            AgentError::Config(_) => 64,
-            AgentError::Refused(_) => 69,
-            AgentError::TaskEnded(_) | AgentError::Internal(_) => 70,
+            AgentError::Config(_) => exits::CONFIG,
+            AgentError::Refused(_) => exits::REFUSED,
+            AgentError::TaskEnded(_) | AgentError::Internal(_) => exits::SOFTWARE,
             AgentError::Store(_)
             | AgentError::Bind(_)
             | AgentError::Privileges(_)
-            | AgentError::Io { .. } => 71,
+            | AgentError::Folder { .. }
+            | AgentError::Io { .. } => exits::SYSTEM,
         }
+    }
+
+    fn folder(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> AgentError {
+        let what = what.into();
+        |error| AgentError::Folder { what, error }
     }
 
     fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> AgentError {
@@ -194,7 +209,7 @@ fn build(path: PathBuf, config: Config) -> Result<Agent, AgentError> {
     let metrics = Metrics::new();
     let data = config.data_dir.clone();
     disk::make_folder(&data)
-        .map_err(AgentError::io(format!("could not make the data folder {}", data.display())))?;
+        .map_err(AgentError::folder(format!("could not make the data folder {}", data.display())))?;
     let store = Store::open(&config.audit_db_path)?;
     let counts = Arc::clone(&metrics);
     store.on_commit(Box::new(move |batch| {
@@ -205,7 +220,10 @@ fn build(path: PathBuf, config: Config) -> Result<Agent, AgentError> {
         counts.db_errors.inc_by(u64::try_from(batch.refused).unwrap_or(u64::MAX));
         counts.audit_entries.inc_by(batch.entries);
     }));
-    let outputs = Outputs::open(&data.join("spool")).map_err(AgentError::io("could not open the spools"))?;
+    let outputs = Outputs::open(&data.join("spool")).map_err(AgentError::folder(format!(
+        "could not open the spools in the data folder {}",
+        data.display()
+    )))?;
     let engine = Docker::new(&config.sandbox, &data, Arc::clone(&metrics) as Arc<dyn Observer>)
         .map_err(|error| AgentError::Internal(error.to_string()))?;
     let service = Service::new(

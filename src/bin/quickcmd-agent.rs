@@ -10,7 +10,7 @@ use std::{
 use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
 use quickcmd::{
     agent::{
-        self,
+        self, exits,
         verbs::{self, token},
     },
     config,
@@ -21,7 +21,7 @@ use secrecy::ExposeSecret;
 
 /// Takes signed jobs, runs each in a locked-down, single-use Docker sandbox, and keeps the record.
 #[derive(Parser)]
-#[command(name = "quickcmd-agent", version)]
+#[command(name = "quickcmd-agent", version, after_long_help = exits::TABLE)]
 struct Arguments {
     /// The configuration file.
     #[arg(long, value_name = "PATH", default_value = "/etc/quickcmd/agent-config.yaml", global = true)]
@@ -195,23 +195,13 @@ impl Arguments {
     }
 }
 
-/// A command line that can't be understood is a fault of the configuration like any other (`EX_USAGE`): the
-/// unit does not start the agent again for it.
-const USAGE: u8 = 64;
-/// `preflight` has found something dangerous.
-const DANGEROUS: u8 = 1;
-/// Standard output could not be written (`EX_IOERR`).
-const OUTPUT: u8 = 74;
-/// Its reader has gone: what a shell says of a program that SIGPIPE ended.
-const BROKEN_PIPE: u8 = 141;
-
 fn main() -> ExitCode {
     let arguments = match Arguments::try_parse().and_then(Arguments::unambiguous) {
         Ok(arguments) => arguments,
         Err(error) => {
             // Help and version are errors to clap, too, and belong on stdout. Nobody there to read is no fault.
             let _unread = error.print();
-            return if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
+            return if error.use_stderr() { ExitCode::from(exits::CONFIG) } else { ExitCode::SUCCESS };
         }
     };
     let config = &arguments.config;
@@ -233,7 +223,7 @@ fn main() -> ExitCode {
         },
         Some(Verb::Preflight { json }) => verbs::preflight(config, json).map(|(text, dangerous)| {
             if dangerous {
-                success = ExitCode::from(DANGEROUS);
+                success = ExitCode::from(exits::DANGEROUS);
             }
             text
         }),
@@ -248,10 +238,10 @@ fn main() -> ExitCode {
         Ok(text) if text.is_empty() => success,
         Ok(text) => match print(&text) {
             Ok(()) => success,
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::from(BROKEN_PIPE),
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::from(exits::BROKEN_PIPE),
             Err(error) => {
                 complain(&format!("the answer could not be written to standard output: {error}"));
-                ExitCode::from(OUTPUT)
+                ExitCode::from(exits::OUTPUT)
             }
         },
         Err(error) => {

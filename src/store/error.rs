@@ -27,7 +27,8 @@ pub enum StoreError {
     Foreign { file: String },
     /// The file or its folder can't be created or written.
     #[error(
-        "the database {file} can't be opened for writing: {detail}; create its folder and give it to the user that runs the agent"
+        "the database {file} can't be opened for writing: {detail}; {remedy}",
+        remedy = for_folder(detail)
     )]
     NotWritable { file: String, detail: String },
     /// Another agent has the file open.
@@ -52,8 +53,13 @@ pub enum StoreError {
     #[error("the copy {file} can't be written: {detail}")]
     NoCopy { file: String, detail: String },
     /// The backup can't be read.
-    #[error("the backup {file} can't be read: {detail}")]
+    #[error("the backup {file} can't be read: {detail}; nothing was changed")]
     NoBackup { file: String, detail: String },
+    /// The file that was to be restored from is no sound record.
+    #[error(
+        "{file} can't be restored from: {detail}; nothing was changed: give a file that quickcmd-agent backup has made, an older one if this is the latest"
+    )]
+    BadBackup { file: String, detail: String },
     /// The SQLite that was linked has known defects.
     #[error("SQLite {found} was linked, and {needed} or later is needed; build with the bundled one")]
     OldSqlite { found: &'static str, needed: &'static str },
@@ -72,6 +78,17 @@ pub enum StoreError {
     /// A defect of this program: a statement or a closure failed for a reason of its own.
     #[error("internal error of the record: {0}")]
     Internal(String),
+}
+
+/// What to do about a folder that can't be written, by what the system said: its sentences are all that is left here.
+fn for_folder(detail: &str) -> &'static str {
+    if detail.contains("Read-only file system") {
+        "mount its file system for writing, or set `audit_db_path` to a folder on another one"
+    } else if detail.contains("Not a directory") || detail.contains("Is a directory") {
+        "set `audit_db_path` to a file in a folder"
+    } else {
+        "create its folder and give it to the user that runs the agent"
+    }
 }
 
 impl StoreError {

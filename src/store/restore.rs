@@ -52,7 +52,7 @@ impl Default for Left {
 /// `left`: what is there of a row's stdout and stderr, which the record is then to speak of, too.
 ///
 /// # Errors
-/// `InUse` while an agent runs; `Corrupt`, `Foreign`, `NewerSchema` of the backup, which then is not used;
+/// `InUse` while an agent runs; `BadBackup` and `NewerSchema` of the backup, which then is not used;
 /// `NoBackup` if it can't be read; `NotWritable` and `Unavailable` of the disk.
 pub async fn restore(
     from: &Path,
@@ -63,10 +63,7 @@ pub async fn restore(
 ) -> Result<Restored, StoreError> {
     let _lock = Lock::take(database)?;
     if fs::metadata(beside(from, "-wal")).is_ok_and(|log| log.len() > 0) {
-        return Err(StoreError::Corrupt {
-            file: from.display().to_string(),
-            detail: "a log lies beside it: it is a database in use, not a backup".to_owned(),
-        });
+        return Err(bad(from, "a log lies beside it: it is a database in use, not a backup"));
     }
     let fresh = beside(database, ".restoring");
     remove_all(&fresh).map_err(|error| failed(&fresh, &error))?;
@@ -179,10 +176,14 @@ fn move_logs(from: &Path, to: &Path) -> io::Result<()> {
 }
 
 fn copy(from: &Path, to: &Path) -> Result<(), StoreError> {
-    let mut source = File::open(from).map_err(|error| StoreError::NoBackup {
+    let unreadable = |error: io::Error| StoreError::NoBackup {
         file: from.display().to_string(),
         detail: error.to_string(),
-    })?;
+    };
+    let mut source = File::open(from).map_err(unreadable)?;
+    if source.metadata().map_err(unreadable)?.is_dir() {
+        return Err(unreadable(io::ErrorKind::IsADirectory.into()));
+    }
     let mut write = || {
         let mut target = OpenOptions::new().write(true).create_new(true).mode(0o600).open(to)?;
         io::copy(&mut source, &mut target)?;
@@ -219,15 +220,21 @@ fn failed(path: &Path, error: &io::Error) -> StoreError {
     StoreError::NotWritable { file: path.display().to_string(), detail: error.to_string() }
 }
 
-/// The copy's faults are the backup's.
+/// The copy's faults are the backup's. What to do about a database of the agent's own is no help here: to restore from
+/// a backup is what is being tried.
 fn named(error: StoreError, from: &Path) -> StoreError {
-    let file = from.display().to_string();
     match error {
-        StoreError::Corrupt { detail, .. } => StoreError::Corrupt { file, detail },
-        StoreError::Foreign { .. } => StoreError::Foreign { file },
-        StoreError::NewerSchema { found, known, .. } => StoreError::NewerSchema { file, found, known },
+        StoreError::Corrupt { detail, .. } => bad(from, &format!("it is damaged or no database ({detail})")),
+        StoreError::Foreign { .. } => bad(from, "it is a database of another program"),
+        StoreError::NewerSchema { found, known, .. } => {
+            StoreError::NewerSchema { file: from.display().to_string(), found, known }
+        }
         other => other,
     }
+}
+
+fn bad(from: &Path, detail: &str) -> StoreError {
+    StoreError::BadBackup { file: from.display().to_string(), detail: detail.to_owned() }
 }
 
 #[cfg(test)]
@@ -271,6 +278,31 @@ mod tests {
         restore(&backup, &database, 0, Timestamp::from_secs(1), nothing).await.unwrap_err();
         assert_eq!(verify(&database).unwrap().jobs, 1);
         assert_eq!(fs::read(&taken).unwrap(), b"");
+    }
+
+    #[tokio::test]
+    async fn what_is_no_backup_is_named_with_a_way_on_and_changes_nothing() {
+        let (folder, _, database) = crashed().await;
+        let at = |name: &str| folder.path().join(name);
+        fs::write(at("text"), "a text that is no database ".repeat(400)).unwrap();
+        fs::write(at("empty"), "").unwrap();
+        Connection::open(at("other")).unwrap().execute_batch("CREATE TABLE x (y)").unwrap();
+        fs::write(at("in-use"), "").unwrap();
+        fs::write(at("in-use-wal"), "log").unwrap();
+        for name in ["text", "empty", "other", "in-use"] {
+            let error = restore(&at(name), &database, 0, Timestamp::from_secs(1), nothing).await.unwrap_err();
+            assert!(matches!(error, StoreError::BadBackup { .. }), "{name}: {error:?}");
+            let said = error.to_string();
+            assert!(said.contains(&format!("{} can't be restored from", at(name).display())), "{said}");
+            assert!(said.contains("quickcmd-agent backup") && !said.contains("restore --from"), "{said}");
+        }
+        for path in [at("none"), folder.path().to_owned()] {
+            let error = restore(&path, &database, 0, Timestamp::from_secs(1), nothing).await.unwrap_err();
+            assert!(matches!(&error, StoreError::NoBackup { .. }), "{error:?}");
+            assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
+        }
+        assert_eq!(verify(&database).unwrap().jobs, 1);
+        assert!(!beside(&database, ".restoring").exists());
     }
 
     #[test]

@@ -114,7 +114,8 @@ async fn a_damaged_database_is_named_at_start_and_a_damaged_backup_is_not_taken(
     let bad = agent.dir.path().join("bad.db");
     std::fs::write(&bad, &bytes).expect("written");
     let said = refused(&agent, &["restore", "--from", bad.to_str().expect("text")]);
-    assert!(said.contains("bad.db is damaged"), "{said}");
+    assert!(said.contains("bad.db can't be restored from: it is damaged"), "{said}");
+    assert!(!said.contains("restore --from"), "that is what was tried: {said}");
     assert_eq!(std::fs::read(&database).expect("still there"), bytes, "a refused restore changes nothing");
 
     done(&agent, &["restore", "--from", to]);

@@ -19,7 +19,7 @@ pub fn restore(path: &Path, from: &Path) -> Result<String, AgentError> {
     let spools = config.data_dir.join("spool");
     let last_row = output::last_row(&spools).map_err(AgentError::io("the spools could not be listed"))?;
     let outputs = match spools.exists() {
-        true => Some(Outputs::open(&spools).map_err(AgentError::io("the spools could not be opened"))?),
+        true => Some(Outputs::open(&spools).map_err(AgentError::folder("the spools could not be opened"))?),
         false => None,
     };
     let limit = usize::try_from(config.output.result_bytes).unwrap_or(usize::MAX);
