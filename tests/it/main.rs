@@ -5,6 +5,7 @@
 #[allow(dead_code, reason = "it is made for more than these tests")]
 mod harness;
 
+mod alone;
 mod canaries;
 mod cancel;
 mod crash;
