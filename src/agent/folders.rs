@@ -194,7 +194,8 @@ mod tests {
             crate::store::StoreError::NotWritable { file, detail }.to_string()
         };
         assert!(said("Read-only file system (os error 30)").contains("mount its file system for writing"));
-        assert!(said("Permission denied (os error 13)").contains("give it to the user"));
+        assert!(said("Permission denied (os error 13)").contains("give it and its folder to the user"));
+        assert!(said("No such file or directory (os error 2)").contains("create its folder"));
     }
 
     #[test]

@@ -84,6 +84,8 @@ pub enum StoreError {
 fn for_folder(detail: &str) -> &'static str {
     if detail.contains("Read-only file system") {
         "mount its file system for writing, or set `audit_db_path` to a folder on another one"
+    } else if detail.contains("Permission denied") {
+        "give it and its folder to the user that runs the agent (chown)"
     } else if detail.contains("Not a directory") || detail.contains("Is a directory") {
         "set `audit_db_path` to a file in a folder"
     } else {
