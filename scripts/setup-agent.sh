@@ -142,7 +142,8 @@ if [ -d /run/systemd/system ]; then
     systemctl enable --now var-lib-quickcmd-sandboxes.mount ||
       die "the mount of $state/sandboxes failed: it needs Linux 5.10 and util-linux 2.38"
     systemctl enable quickcmd-docker-filter
-    systemctl restart quickcmd-docker-filter
+    systemctl restart quickcmd-docker-filter ||
+      echo "      the filter tries again until it can use Docker's socket: journalctl -u quickcmd-docker-filter"
   fi
   ! systemctl is-active --quiet quickcmd-agent || systemctl restart quickcmd-agent
 fi

@@ -124,6 +124,8 @@ else
   not_run "systemd-analyze verify and security: version 250 or later is needed, there is ${version:-none}"
   exposure='not analyzed'
 fi
+grep -qxF StartLimitIntervalSec=0 deployments/systemd/quickcmd-docker-filter.service ||
+  fail "the filter's unit gives up where Docker comes late"
 for line in NoNewPrivileges=true PrivateTmp=true ProtectSystem=strict ProtectHome=true RestrictNamespaces=true \
   SystemCallFilter=@system-service; do
   grep -qxF "$line" deployments/systemd/quickcmd-agent.service ||

@@ -86,6 +86,9 @@ pub enum AgentError {
     /// A task ended that never should.
     #[error("{0} ended early: the agent stops, so that it is started anew")]
     TaskEnded(&'static str),
+    /// An option of a verb can't be meant.
+    #[error("{0}")]
+    Usage(String),
     /// What an operator asked for can't be done now; the sentence says why, and what to do.
     #[error("{0}")]
     Refused(String),
@@ -98,7 +101,7 @@ impl AgentError {
     /// The exit code; see [`exits`].
     pub fn exit_code(&self) -> u8 {
         match self {
-            AgentError::Config(_) => exits::CONFIG,
+            AgentError::Config(_) | AgentError::Usage(_) => exits::CONFIG,
             AgentError::Refused(_) => exits::REFUSED,
             AgentError::TaskEnded(_) | AgentError::Internal(_) => exits::SOFTWARE,
             AgentError::Store(_)

@@ -141,7 +141,7 @@ struct DockerFilter {
     /// The mode of that socket; its group is this process's.
     #[arg(long, value_name = "OCTAL", default_value = "660", value_parser = octal)]
     mode: u32,
-    /// Docker's own socket.
+    /// Docker's own socket. It must be there when the filter starts; that Docker answers may come later.
     #[arg(long, value_name = "PATH", default_value = "/var/run/docker.sock")]
     docker: PathBuf,
     /// The folder `sandboxes` in the agent's `data_dir`: what a container may mount lies in there.

@@ -8,6 +8,7 @@
 //!               -> body: a create or update call is made anew from its variable parts and must be the same
 //!               -> own: the container it names has a name and a mount as the agent's have
 //!               -> upstream: the call, written anew, to Docker; the answer back
+//!               -> list: of a list the agent's own entries only, while it comes
 //! ```
 //!
 //! Nothing of a request is passed on as it came: path, query, headers and body are made again from what was
@@ -15,8 +16,10 @@
 
 mod body;
 mod call;
+mod list;
 mod own;
 mod serve;
+mod start;
 #[cfg(test)]
 mod tests;
 mod upstream;
@@ -26,6 +29,7 @@ use std::path::PathBuf;
 use hyper::StatusCode;
 
 pub use serve::{Filter, Listening};
+pub use start::Unfit;
 
 /// What the filter lets through, beyond what is fixed.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -27,9 +27,11 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Refusal, Settings, body,
     call::{self, Asked, Call, Id},
+    list::{self, Own},
     own::{self, Known},
     upstream::{Broken, Upstream, whole},
 };
+use crate::sandbox::FILTER as COMPONENT;
 
 /// Connections at a time. The agent has one for each call, and one that waits for each job.
 const CONNECTIONS: usize = 8192;
@@ -38,12 +40,14 @@ const HEAD: Duration = Duration::from_secs(60);
 /// How long a request's body may take.
 const BODY: Duration = Duration::from_secs(10);
 
-type Answer = Response<Either<Full<Bytes>, Incoming>>;
+type Answer = Response<Either<Full<Bytes>, Either<Incoming, Own>>>;
 
-/// Why there is no answer of Docker's.
+/// Why a call does not come to its own answer.
 enum Failed {
     Refused(Refusal),
     Broken(Broken),
+    /// Docker has said no to a look that the call needs: that is the answer.
+    Said(Box<Answer>),
 }
 
 impl From<Refusal> for Failed {
@@ -99,6 +103,10 @@ impl Filter {
                 tracing::warn!(%method, path, why = refusal.why, "refused");
                 Ok(refused(&refusal))
             }
+            Err(Failed::Said(answer)) => {
+                tracing::debug!(%method, path, status = answer.status().as_u16(), "answered by Docker");
+                Ok(*answer)
+            }
             Err(Failed::Broken(broken)) => {
                 tracing::warn!(%method, path, %broken, "no answer of Docker's");
                 Err(broken)
@@ -131,17 +139,22 @@ impl Way<'_> {
     async fn go(&mut self, asked: &Asked, said: &[u8]) -> Result<Answer, Failed> {
         let (rules, known) = (&self.filter.settings.rules, &self.filter.known);
         match &asked.call {
-            Call::Ping | Call::Version | Call::Info => self.ask(asked, None).await,
-            Call::List { .. } => {
+            Call::Ping | Call::Info => self.ask(asked, None).await,
+            Call::Version => {
                 let answer = self.send(asked, None).await?;
                 let (head, text) = self.read(answer).await?;
-                if head.0 != StatusCode::OK {
+                let text = if head.0 == StatusCode::OK { with_the_filter(text) } else { text };
+                Ok(again(head, text))
+            }
+            Call::List { .. } => {
+                let answer = self.send(asked, None).await?;
+                if answer.status() != StatusCode::OK {
+                    let (head, text) = self.read(answer).await?;
                     return Ok(again(head, text));
                 }
-                let all: Vec<Value> = serde_json::from_slice(&text)
-                    .map_err(|error| Broken::Answer(format!("its list can't be read: {error}")))?;
-                let own = all.into_iter().filter(|one| own::listed(rules, one)).collect();
-                Ok(again(head, Value::Array(own).to_string().into()))
+                let (head, body) = answer.into_parts();
+                let own = list::own_ones(rules.clone(), body);
+                Ok(respond(head.status, &head.headers, Either::Right(Either::Right(own))))
             }
             Call::Create { name } => {
                 let create = body::create(rules, name, said)?;
@@ -175,7 +188,7 @@ impl Way<'_> {
             Call::Remove(id) => {
                 self.own(asked, id).await?;
                 let answer = self.ask(asked, None).await?;
-                if answer.status().is_success() {
+                if answer.status().is_success() || answer.status() == StatusCode::NOT_FOUND {
                     known.forget(id);
                 }
                 Ok(answer)
@@ -218,10 +231,8 @@ impl Way<'_> {
         let answer = self.send(&look, None).await?;
         let (head, text) = self.read(answer).await?;
         if head.0 != StatusCode::OK {
-            let why = format!("there is no container {} that could be looked at", id.as_str());
-            // What is not there is said as Docker says it: to the agent it is gone.
-            let status = if head.0 == StatusCode::NOT_FOUND { head.0 } else { StatusCode::FORBIDDEN };
-            return Err(Refusal { status, why }.into());
+            // What is not there, or can't be looked at now, is said as Docker says it: nothing is refused here.
+            return Err(Failed::Said(Box::new(again(head, text))));
         }
         let found = serde_json::from_slice::<Value>(&text).unwrap_or_default();
         match own::agents(&settings.rules, &found) {
@@ -256,7 +267,7 @@ impl Way<'_> {
     async fn ask(&mut self, asked: &Asked, body: Option<String>) -> Result<Answer, Failed> {
         let answer = self.send(asked, body).await?;
         let (head, body) = answer.into_parts();
-        Ok(respond(head.status, &head.headers, Either::Right(body)))
+        Ok(respond(head.status, &head.headers, Either::Right(Either::Left(body))))
     }
 
     async fn send(&mut self, asked: &Asked, body: Option<String>) -> Result<Response<Incoming>, Broken> {
@@ -268,6 +279,18 @@ impl Way<'_> {
         let (head, body) = answer.into_parts();
         Ok(((head.status, head.headers), whole(body).await?))
     }
+}
+
+/// Names the filter among the parts that Docker's version has, so that who asks does not take one for the other.
+fn with_the_filter(text: Bytes) -> Bytes {
+    let Ok(Value::Object(mut version)) = serde_json::from_slice(&text) else { return text };
+    let parts = version.entry("Components").or_insert(Value::Null);
+    let own = json!({"Name": COMPONENT, "Version": env!("CARGO_PKG_VERSION")});
+    match parts {
+        Value::Array(parts) => parts.push(own),
+        other => *other = json!([own]),
+    }
+    Value::Object(version).to_string().into()
 }
 
 fn not_the_agents() -> Refusal {
@@ -300,7 +323,11 @@ fn again((status, headers): (StatusCode, HeaderMap), text: Bytes) -> Answer {
 }
 
 /// An answer with the headers that mean something to the agent; lengths and hops are between us and each side.
-fn respond(status: StatusCode, headers: &HeaderMap, body: Either<Full<Bytes>, Incoming>) -> Answer {
+fn respond(
+    status: StatusCode,
+    headers: &HeaderMap,
+    body: Either<Full<Bytes>, Either<Incoming, Own>>,
+) -> Answer {
     let mut answer = Response::new(body);
     *answer.status_mut() = status;
     for name in [header::CONTENT_TYPE, header::HeaderName::from_static("api-version"), header::SERVER] {

@@ -1,7 +1,10 @@
 //! The filter's two judgements, of lines and of bodies, against what an agent that was taken over might try.
 
 mod bodies;
+mod docker;
+mod lists;
 mod properties;
+mod start;
 
 use std::collections::HashMap;
 

@@ -12,7 +12,7 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 
-/// Most bytes of an answer that the filter reads itself.
+/// Most bytes of an answer that the filter reads whole: about one container, one image, or Docker itself.
 const LARGEST_ANSWER: usize = 8 << 20;
 
 /// Docker could not be asked. The agent is to see a connection that breaks, as without a filter: it then knows that the

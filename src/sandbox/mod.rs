@@ -36,7 +36,7 @@ pub use container::{
 pub(crate) use container::{body as create_body, job_labels, update as update_body};
 pub use docker::{Docker, NAME_PREFIX};
 pub use mould::{Mould, update_call};
-pub use outside::{About, Outside};
+pub use outside::{About, FILTER, Outside};
 pub use quickcmd_init::proto::{Job, Stop};
 
 use crate::{config::Limits, wire::payload::Network};

@@ -9,6 +9,9 @@ use super::{
 };
 use crate::config::SandboxConfig;
 
+/// What the Docker filter calls itself among the parts of the version that it passes on.
+pub const FILTER: &str = "quickcmd-docker-filter";
+
 /// What the engine says of itself, for the check of the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct About {

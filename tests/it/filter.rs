@@ -16,15 +16,15 @@ use crate::harness::{Agent, CONTROLLER, PATIENCE, Setup, cancel, image, unique, 
 const DOCKER: &str = "/var/run/docker.sock";
 
 /// A filter as a process, for one agent.
-struct Filter {
+pub struct Filter {
     child: Child,
-    socket: PathBuf,
+    pub socket: PathBuf,
     log: PathBuf,
     arguments: Vec<String>,
 }
 
 impl Filter {
-    fn start(agent: &Agent, more: &[&str]) -> Filter {
+    pub fn start(agent: &Agent, more: &[&str]) -> Filter {
         let dir = agent.dir.path();
         let mut arguments = vec!["--sandboxes".to_owned(), format!("{}/data/sandboxes", dir.display())];
         arguments.extend(more.iter().map(|argument| (*argument).to_owned()));
@@ -81,8 +81,25 @@ impl Filter {
             body.len()
         ));
         let status = answer.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(0);
-        let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
-        (status, body.to_owned())
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
+        match head.to_ascii_lowercase().contains("transfer-encoding: chunked") {
+            true => (status, unchunked(body)),
+            false => (status, body.to_owned()),
+        }
+    }
+}
+
+/// A body that came in chunks, to its last one.
+fn unchunked(mut body: &str) -> String {
+    let mut whole = String::new();
+    loop {
+        let (length, rest) = body.split_once("\r\n").expect("a chunk's length");
+        let length = usize::from_str_radix(length, 16).expect("a number");
+        if length == 0 {
+            return whole;
+        }
+        whole.push_str(&rest[..length]);
+        body = &rest[length + 2..];
     }
 }
 
@@ -269,10 +286,19 @@ async fn an_agent_that_was_taken_over_reaches_nothing_else() {
     assert!(ids.iter().all(|id| labelled.contains(id)), "{labelled}");
     assert_eq!(list("0123abcd"), (200, "[]".to_owned()));
 
-    // What is not there is told as Docker tells it.
-    let (status, said) =
-        filter.call("POST", &format!("/containers/{}/kill?signal=SIGKILL", "0".repeat(64)), "");
-    assert_eq!(status, 404, "{said}");
+    // What is not there is told as Docker tells it, and nobody has refused anything.
+    let gone = "0".repeat(64);
+    for (method, target) in [
+        ("POST", format!("/containers/{gone}/kill?signal=SIGKILL")),
+        ("DELETE", format!("/containers/{gone}?force=true&v=true")),
+        ("GET", format!("/containers/{gone}/json")),
+    ] {
+        let (status, said) = filter.call(method, &target, "");
+        assert_eq!(status, 404, "{said}");
+        assert!(said.contains("No such container"), "{said}");
+    }
+    let log = filter.log();
+    assert!(log.contains("refused") && !log.contains(&gone), "{log}");
 
     // A container of nobody's making: nothing is made.
     let made = format!("quickcmd-0123abcd-{}-{}", std::process::id(), unique());
@@ -357,17 +383,31 @@ async fn without_docker_the_connection_breaks_and_one_socket_has_one_filter() {
     use std::os::unix::fs::PermissionsExt;
     let dir = tempfile::tempdir().expect("a folder");
     let socket = dir.path().join("filter.sock");
-    let run = |docker: &str| {
+    let docker = dir.path().join("docker.sock");
+    let run = |docker: &Path| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_quickcmd-agent"));
         command
-            .args(["docker-filter", "--sandboxes", "/nowhere", "--docker", docker, "--listen"])
-            .arg(&socket);
+            .args(["docker-filter", "--sandboxes", "/nowhere", "--listen"])
+            .arg(&socket)
+            .arg("--docker")
+            .arg(docker);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         command
     };
-    let child = run("/nowhere/docker.sock").spawn().expect("it starts");
-    let filter =
-        Filter { child, socket: socket.clone(), log: dir.path().join("none"), arguments: Vec::new() };
+    let none = run(&docker).output().expect("it starts");
+    let said = String::from_utf8_lossy(&none.stderr).into_owned();
+    assert_eq!(none.status.code(), Some(69), "{said}");
+    assert!(
+        said.contains(&format!("quickcmd-agent: --docker {} does not exist: start Docker", docker.display())),
+        "{said}"
+    );
+
+    // A socket that Docker has left: it may come back.
+    drop(std::os::unix::net::UnixListener::bind(&docker).expect("a socket"));
+    let log = dir.path().join("log");
+    let file = std::fs::File::create(&log).expect("a file");
+    let child = run(&docker).stderr(file).spawn().expect("it starts");
+    let filter = Filter { child, socket: socket.clone(), log, arguments: Vec::new() };
     let end = Instant::now() + PATIENCE;
     while UnixStream::connect(&socket).is_err() {
         assert!(Instant::now() < end, "the filter does not listen");
@@ -376,7 +416,16 @@ async fn without_docker_the_connection_breaks_and_one_socket_has_one_filter() {
     assert_eq!(std::fs::metadata(&socket).expect("it is there").permissions().mode() & 0o777, 0o660);
     // Not an answer, which would be an engine that says no.
     assert_eq!(filter.raw("GET /_ping HTTP/1.1\r\nHost: d\r\n\r\n"), "");
-    let second = run(DOCKER).output().expect("it starts");
+    let warning = format!(
+        "WARN quickcmd::agent::verbs::docker_filter: nothing answers on --docker {}",
+        docker.display()
+    );
+    assert!(filter.log().contains(&warning), "{}", filter.log());
+    // What is behind a path is what answers there.
+    std::fs::remove_file(&docker).expect("it is there");
+    std::os::unix::fs::symlink(DOCKER, &docker).expect("a link");
+    assert!(filter.raw("GET /_ping HTTP/1.1\r\nHost: d\r\nConnection: close\r\n\r\n").contains("200 OK"));
+    let second = run(Path::new(DOCKER)).output().expect("it starts");
     let said = String::from_utf8_lossy(&second.stderr).into_owned();
     assert_eq!(second.status.code(), Some(71), "{said}");
     assert!(said.contains("somebody listens there already"), "{said}");

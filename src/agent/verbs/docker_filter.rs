@@ -13,16 +13,15 @@ use super::{
 };
 use crate::{
     config::LogConfig,
-    filter::{Filter, Settings},
+    filter::{Filter, Settings, Unfit},
 };
 
 /// Serves until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// A setting that can't be meant, a socket that can't be opened, the runtime.
+/// An option that can't be meant, a Docker's socket that is not there, a socket that can't be opened, the runtime.
 pub fn docker_filter(settings: Settings, level: &str) -> Result<String, AgentError> {
     log::start(&LogConfig { level: level.to_owned(), json: false });
-    settings.rules.check().map_err(AgentError::Refused)?;
     // Nobody may connect between the making of the socket and its mode.
     umask(Mode::from_bits_truncate(0o177));
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -35,8 +34,15 @@ pub fn docker_filter(settings: Settings, level: &str) -> Result<String, AgentErr
         let mut signals = Signals::listen().map_err(AgentError::io("could not listen to signals"))?;
         let what = format!("could not listen on {}", settings.listen.display());
         let docker = settings.docker.clone();
+        let silent = settings.look().await.map_err(|unfit| match unfit {
+            Unfit::Option(why) => AgentError::Usage(why),
+            Unfit::Docker(why) => AgentError::Refused(why),
+        })?;
         let listening = Filter::listen(settings).await.map_err(AgentError::io(what))?;
         tracing::info!(socket = %listening.path().display(), docker = %docker.display(), "the filter serves");
+        if let Some(silent) = silent {
+            tracing::warn!("{silent}");
+        }
         notify::ready();
         let stop = CancellationToken::new();
         let serving = tokio::spawn(listening.serve(stop.clone()));
