@@ -69,11 +69,11 @@ impl Place {
     }
 }
 
-/// A configuration without faults.
+/// A configuration without faults, and without a Docker.
 fn good(port: u16) -> String {
     format!(
         "listen: 127.0.0.1\nport: {port}\nagent_id: here\nrun_as_user: no-such-user\naudit_db_path: DIR/data/agent-audit.db\n\
-         hmac_secret: {SECRET}\nallowed_controllers: [controller-1]\n"
+         hmac_secret: {SECRET}\nallowed_controllers: [controller-1]\ndocker_host: unix://DIR/docker.sock\n"
     )
 }
 
@@ -142,6 +142,80 @@ fn a_folder_that_is_none_is_found_by_the_check() {
     place.put(&(good(8443) + "data_dir: DIR/elsewhere\n"), 0o600);
     assert_snapshot!("folder_of_the_database_is_missing", place.run(&["--check"]));
     assert!(!place.path().join("elsewhere").exists(), "the check makes nothing");
+}
+
+#[test]
+fn what_docker_host_is_the_check_says_and_only_what_it_can_not_be_is_a_fault() {
+    let place = Place::new();
+    let socket = place.path().join("docker.sock");
+    let said = |place: &Place| place.run(&["--check"]);
+    place.put(&good(8443), 0o600);
+    let missing = said(&place);
+    assert!(missing.starts_with("exit: 0\n"), "{missing}");
+    assert!(
+        missing.contains("warning:        there is no Docker socket at docker_host unix://DIR/docker.sock: "),
+        "{missing}"
+    );
+
+    let listener = std::os::unix::net::UnixListener::bind(&socket).expect("a socket");
+    drop(listener);
+    let silent = said(&place);
+    assert!(silent.starts_with("exit: 0\n"), "{silent}");
+    assert!(
+        silent.contains("nothing answers on the Docker socket at docker_host unix://DIR/docker.sock: "),
+        "{silent}"
+    );
+    assert!(!silent.contains("hyper"), "{silent}");
+
+    fs::remove_file(&socket).expect("it is there");
+    fs::write(&socket, "").expect("a file");
+    let file = said(&place);
+    assert!(file.starts_with("exit: 64\n"), "{file}");
+    assert!(
+        file.contains("docker_host") && file.contains("DIR/docker.sock is no socket: name the one"),
+        "{file}"
+    );
+
+    place.put(&good(8443).replace("unix://DIR/docker.sock", "tcp://127.0.0.1:2375"), 0o600);
+    let port = said(&place);
+    assert!(
+        port.starts_with("exit: 64\n") && port.contains("only unix:///path/to/docker.sock is possible"),
+        "{port}"
+    );
+}
+
+#[test]
+fn without_a_docker_sandboxes_are_not_listed_but_it_is_said_why() {
+    let place = Place::new();
+    place.put(&good(8443), 0o600);
+    assert_snapshot!(place.run(&["sandboxes"]));
+}
+
+/// The filter's start, where there is no Docker. It reads no configuration.
+#[test]
+fn a_filter_without_a_docker_says_what_to_do() {
+    let place = Place::new();
+    fs::write(place.path().join("file"), "").expect("a file");
+    let start = |docker: &str, sandboxes: &str| {
+        let path = |name: &str| place.path().join(name).to_str().expect("UTF-8").to_owned();
+        let listen = path("filter.sock");
+        let said = place.run(&[
+            "docker-filter",
+            "--listen",
+            &listen,
+            "--docker",
+            &path(docker),
+            "--sandboxes",
+            sandboxes,
+        ]);
+        assert!(!Path::new(&listen).exists(), "it has not begun");
+        said
+    };
+    assert_snapshot!(
+        ["docker.sock", "file", "filter.sock"].map(|docker| start(docker, "/sandboxes")).join("\n")
+            + "\n"
+            + &start("docker.sock", "sandboxes")
+    );
 }
 
 #[test]
@@ -233,10 +307,13 @@ fn documented(verb: &str) -> Vec<i32> {
 #[test]
 fn every_verb_ends_as_is_documented() {
     let place = Place::new();
-    place.put(&(good(8443) + "docker_host: unix://DIR/no.sock\n"), 0o600);
+    place.put(&good(8443), 0o600);
     let common = [0, 64, 70, 74, 141];
     let dir = place.path().to_str().expect("UTF-8");
     let (file, socket) = (format!("{dir}/file"), format!("{dir}/none/filter.sock"));
+    // A Docker's that it has left.
+    let (none, left) = (format!("{dir}/none.sock"), format!("{dir}/left.sock"));
+    drop(std::os::unix::net::UnixListener::bind(&left).expect("a socket"));
     fs::create_dir(place.path().join("data")).expect("a folder");
     for (verb, arguments, code) in [
         ("`--check`", &["--check"][..], 0),
@@ -251,8 +328,9 @@ fn every_verb_ends_as_is_documented() {
         ("`token list`", &["token", "list"], 71),
         ("`token revoke`", &["token", "revoke", "0123456789abcdef"], 71),
         ("`gen-key`", &["gen-key"], 0),
-        ("`docker-filter`", &["docker-filter", "--sandboxes", "relative"], 69),
-        ("`docker-filter`", &["docker-filter", "--listen", &socket], 71),
+        ("`docker-filter`", &["docker-filter", "--sandboxes", "relative"], 64),
+        ("`docker-filter`", &["docker-filter", "--docker", &none], 69),
+        ("`docker-filter`", &["docker-filter", "--docker", &left, "--listen", &socket], 71),
     ] {
         let said = place.run(arguments);
         assert!(said.starts_with(&format!("exit: {code}\n")), "{verb}: {said}");

@@ -1,5 +1,6 @@
-//! What to do about a folder that can't be written; and what `--check` looks at beyond the configuration's text: whether the agent, started by the same user in the same
-//! way, could write where it has to. Changes nothing.
+//! What to do about a folder that can't be written; and what `--check` looks at beyond the configuration's text: whether
+//! the agent, started by the same user in the same way, could write where it has to, and whether `docker_host` can be a
+//! socket. Changes nothing.
 
 use std::{
     fs, io,
@@ -10,6 +11,7 @@ use std::{
 use nix::unistd::{Gid, Group, User, getgrouplist};
 use rustix::fs::{Access, access};
 
+use super::docker_host;
 use crate::config::{Config, Fault, Faults};
 
 /// What to do where the data folder can't be made or written.
@@ -39,10 +41,10 @@ enum Writer {
     Other { name: String, uid: u32, groups: Vec<u32> },
 }
 
-/// What is wrong with the data folder and the database's.
+/// What is wrong with the data folder, the database's, and Docker's socket.
 ///
 /// # Errors
-/// Both faults at once.
+/// All faults at once.
 pub(super) fn check(file: &Path, config: &Config) -> Result<(), Faults> {
     let writer = Writer::of(config);
     let data = &config.data_dir;
@@ -55,6 +57,7 @@ pub(super) fn check(file: &Path, config: &Config) -> Result<(), Faults> {
         let handed_over = matches!(writer, Writer::Other { .. }) && record.starts_with(data);
         faults.extend(writer.record(record, handed_over).map(|what| fault("audit_db_path", what)));
     }
+    faults.extend(docker_host::fault(config).map(|what| fault("docker_host", what)));
     Faults::of(file, faults).map_or(Ok(()), Err)
 }
 

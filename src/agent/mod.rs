@@ -11,6 +11,7 @@
 //! ```
 
 mod control;
+mod docker_host;
 mod door;
 pub mod exits;
 mod folders;
@@ -128,8 +129,8 @@ fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-/// Loads the configuration, looks whether its folders can be written, and says what it comes to, without opening or
-/// making anything.
+/// Loads the configuration, looks whether its folders can be written and whether Docker answers, and says what it comes
+/// to, without opening or making anything.
 ///
 /// # Errors
 /// Every fault at once.
@@ -137,7 +138,9 @@ pub fn check(path: &Path) -> Result<String, AgentError> {
     let mut config = Config::load(path, &environment)?;
     folders::check(path, &config)?;
     config.warnings.extend(privileges::missing_user(&config.run_as));
-    Ok(config.describe().join("\n"))
+    let answers = verbs::wait_for(async { Ok(docker_host::ask(&config).await) })?;
+    let answers = answers.map_err(|warning| config.warnings.push(warning)).ok();
+    Ok(config.describe().into_iter().chain(answers).collect::<Vec<_>>().join("\n"))
 }
 
 /// Runs the agent until it is told to stop.

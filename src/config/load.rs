@@ -26,6 +26,8 @@ const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const TIB: u64 = 1 << 40;
 const DAY: u64 = 86_400;
+/// Most bytes of a Unix socket's path (`sockaddr_un`, without its closing zero).
+const LONGEST_SOCKET: usize = 107;
 
 impl Config {
     /// Reads and checks a configuration file. `env` looks up environment variables (for secrets).
@@ -317,7 +319,10 @@ fn sandbox(top: &mut Section<'_>, agent_id: &str) -> SandboxConfig {
         .get("docker_host")
         .and_then(|at| {
             at.read(|text| match text.strip_prefix("unix://") {
-                Some(socket) if socket.starts_with('/') && socket.len() > 1 => Ok(text.to_owned()),
+                Some(socket) if socket.len() > LONGEST_SOCKET => {
+                    Err(format!("is too long: a socket's path has {LONGEST_SOCKET} bytes at most"))
+                }
+                Some(socket) if socket.starts_with('/') && !socket.ends_with('/') => Ok(text.to_owned()),
                 _ => Err("is no local socket: only unix:///path/to/docker.sock is possible".to_owned()),
             })
         })

@@ -14,7 +14,7 @@ use rustix::process::{Resource, getrlimit};
 use super::host::{Disk, Engine, Entry, Host, Image};
 use crate::{
     config::{Config, PullPolicy},
-    sandbox::Outside,
+    sandbox::{Outside, Trouble},
 };
 
 /// How long Docker may take for each question.
@@ -28,7 +28,7 @@ pub(super) async fn gather(file: &Path, config: &Config) -> Host {
     let socket = config.sandbox.docker_host.strip_prefix("unix://").unwrap_or(&config.sandbox.docker_host);
     let number = |path: &str| read(path).and_then(|text| text.parse().ok());
     Host {
-        engine: engine(&outside).await,
+        engine: engine(&outside, &config.sandbox.docker_host).await,
         socket: entry(Path::new(socket)),
         docker_ports: docker_ports(
             &["/proc/net/tcp", "/proc/net/tcp6"].map(|path| read(path).unwrap_or_default()),
@@ -54,18 +54,19 @@ pub(super) async fn gather(file: &Path, config: &Config) -> Host {
     }
 }
 
-async fn engine(outside: &Outside) -> Result<Engine, String> {
+async fn engine(outside: &Outside, docker_host: &str) -> Result<Engine, Trouble> {
     match tokio::time::timeout(PATIENCE, outside.about()).await {
         Ok(Ok(about)) => Ok(Engine {
             version: about.version,
+            filter: about.filter,
             containerd: about.containerd,
             runc: about.runc,
             cgroup: about.cgroup,
             security: about.security,
             unlimited: about.unlimited,
         }),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err(format!("Docker did not answer within {} s", PATIENCE.as_secs())),
+        Ok(Err(trouble)) => Err(trouble),
+        Err(_) => Err(Trouble::late(docker_host, PATIENCE.as_secs())),
     }
 }
 

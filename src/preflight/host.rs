@@ -1,10 +1,12 @@
 //! What is known of a host: facts, without judgement. What could not be found out is `None`.
 
+use crate::sandbox::Trouble;
+
 /// One host, and the agent's place on it.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Host {
     /// Docker's own word, or why there is none.
-    pub engine: Result<Engine, String>,
+    pub engine: Result<Engine, Trouble>,
     pub socket: Option<Entry>,
     /// TCP ports of Docker's (2375, 2376) that somebody listens on.
     pub docker_ports: Vec<u16>,
@@ -41,6 +43,8 @@ pub(super) struct Host {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Engine {
     pub version: String,
+    /// Version of the Docker filter that answers in its place, if one does.
+    pub filter: Option<String>,
     pub containerd: Option<String>,
     pub runc: Option<String>,
     /// `1` or `2`.

@@ -30,7 +30,7 @@ pub(super) fn judge(host: &Host) -> Vec<Finding> {
     let mut all = Vec::new();
     match &host.engine {
         Ok(engine) => engine_checks(engine, &mut all),
-        Err(why) => all.push(danger("docker", why.clone(), "start Docker: systemctl start docker")),
+        Err(trouble) => all.push(danger("docker", trouble.what.clone(), trouble.change.clone())),
     }
     socket(host, &mut all);
     all.push(ports(&host.docker_ports));
@@ -232,24 +232,69 @@ fn versioned(
     }
 }
 
+/// The socket of `docker_host`. Whether Docker or the filter has it is known from what answers on it: neither the path nor
+/// the owner tells.
 fn socket(host: &Host, all: &mut Vec<Finding>) {
     let Some(Entry { path, mode, uid }) = &host.socket else {
         all.push(unknown("socket", "docker_host"));
         return;
     };
-    all.push(match (mode & 0o006, *uid) {
-        (0, 0) => warning(
+    let (bits, open) = (mode & 0o777, mode & 0o006 != 0);
+    let root = *uid == 0;
+    let between = "put the Docker filter between: scripts/setup-agent.sh --with-filter (docs/hardening.md)";
+    let own_user = "run it as a user of its own: scripts/setup-agent.sh --with-filter (docs/hardening.md)";
+    let filter = host.engine.as_ref().map(|engine| engine.filter.as_deref());
+    all.push(match filter {
+        Err(_) if open => danger(
             "socket",
-            format!("{path} is Docker's own: who takes over the agent is root"),
-            "put the Docker filter between: scripts/setup-agent.sh --with-filter (docs/hardening.md)",
-        ),
-        (0, _) => ok("socket", format!("{path} belongs to the Docker filter, and is closed to others")),
-        _ => danger(
-            "socket",
-            format!("{path} has mode {:o}: every user of the host is root", mode & 0o777),
+            format!("{path} has mode {bits:o}: every user of the host may use it, and nothing says whose it is"),
             format!("chmod 660 {path}"),
         ),
+        Err(_) => warning(
+            "socket",
+            format!("{path}: whether Docker or the Docker filter is behind it is not known, for nothing answers"),
+            "see to Docker first (above), then look again",
+        ),
+        Ok(None) if open => danger(
+            "socket",
+            format!("Docker itself answers on {path}, which has mode {bits:o}: every user of the host is {}", whom(root)),
+            format!("chmod 660 {path}"),
+        ),
+        Ok(None) => warning(
+            "socket",
+            format!("Docker itself answers on {path}: who takes over the agent is {}", whom(root)),
+            between,
+        ),
+        Ok(Some(filter)) if open => danger(
+            "socket",
+            format!(
+                "the Docker filter {filter} answers on {path}, which has mode {bits:o}: every user of the host may do \
+                 what the agent may"
+            ),
+            format!("chmod 660 {path}, and start the filter with --mode 660"),
+        ),
+        Ok(Some(filter)) if root => warning(
+            "socket",
+            format!("the Docker filter {filter} answers on {path}, and runs as root"),
+            own_user,
+        ),
+        Ok(Some(filter)) if host.user.1 == Some(*uid) => warning(
+            "socket",
+            format!(
+                "the Docker filter {filter} answers on {path}, and runs as the agent's own user, who then needs no filter \
+                 to reach Docker"
+            ),
+            own_user,
+        ),
+        Ok(Some(filter)) => {
+            ok("socket", format!("the Docker filter {filter} answers on {path}, which is closed to others"))
+        }
     });
+}
+
+/// Who has Docker of that owner's has this.
+fn whom(root: bool) -> &'static str {
+    if root { "root" } else { "Docker's own user, whose containers and files are open" }
 }
 
 fn ports(open: &[u16]) -> Finding {

@@ -6,6 +6,7 @@ use super::{
     host::{Disk, Engine, Entry, Host, Image},
     judge::judge,
 };
+use crate::sandbox::Trouble;
 
 /// A host on which nothing is to be done.
 fn good() -> Host {
@@ -13,6 +14,7 @@ fn good() -> Host {
     Host {
         engine: Ok(Engine {
             version: "29.4.0".to_owned(),
+            filter: Some("0.1.0".to_owned()),
             containerd: Some("2.2.1".to_owned()),
             runc: Some("1.3.4".to_owned()),
             cgroup: Some("2".to_owned()),
@@ -52,6 +54,13 @@ fn good() -> Host {
     }
 }
 
+fn away() -> Trouble {
+    Trouble {
+        what: "there is no Docker socket at docker_host unix:///x".to_owned(),
+        change: "start Docker".to_owned(),
+    }
+}
+
 fn report(host: &Host) -> Report {
     Report { findings: judge(host) }
 }
@@ -75,6 +84,7 @@ fn a_host_without_fault() {
 fn a_host_with_all_faults() {
     let engine = Engine {
         version: "20.10.8".to_owned(),
+        filter: None,
         containerd: Some("1.4.2".to_owned()),
         runc: Some("1.1.5".to_owned()),
         cgroup: Some("1".to_owned()),
@@ -120,7 +130,7 @@ fn a_host_with_all_faults() {
 #[test]
 fn a_host_of_which_nothing_is_known() {
     let host = Host {
-        engine: Err("the Docker engine does not answer: there is no socket".to_owned()),
+        engine: Err(away()),
         socket: None,
         docker_ports: Vec::new(),
         kernel: String::new(),
@@ -227,8 +237,29 @@ fn both_sides_of_each_threshold() {
         ("lsm", "is missing", security(&["name=seccomp,profile=default"]), Warning),
         ("lsm", "SELinux", security(&["name=selinux"]), Ok),
         ("socket", "the filter's", mode(|host| &mut host.socket, 0o660, 990), Ok),
-        ("socket", "Docker's own", mode(|host| &mut host.socket, 0o660, 0), Warning),
-        ("socket", "everybody's", mode(|host| &mut host.socket, 0o662, 990), Danger),
+        ("socket", "the filter's, as root", mode(|host| &mut host.socket, 0o660, 0), Warning),
+        ("socket", "the filter's, as the agent's user", mode(|host| &mut host.socket, 0o660, 991), Warning),
+        ("socket", "everybody's filter", mode(|host| &mut host.socket, 0o662, 990), Danger),
+        ("socket", "Docker's own", engine(|engine| engine.filter = None), Warning),
+        (
+            "socket",
+            "everybody's Docker",
+            on(|host| {
+                host.engine = host.engine.clone().map(|engine| Engine { filter: None, ..engine });
+                host.socket = host.socket.clone().map(|socket| Entry { mode: 0o666, ..socket });
+            }),
+            Danger,
+        ),
+        ("socket", "nobody's", on(|host| host.engine = Err(away())), Warning),
+        (
+            "socket",
+            "nobody's, and open",
+            on(|host| {
+                host.engine = Err(away());
+                host.socket = host.socket.clone().map(|socket| Entry { mode: 0o666, ..socket });
+            }),
+            Danger,
+        ),
         ("docker-tcp", "with TLS", on(|host| host.docker_ports = vec![2376]), Warning),
         ("docker-tcp", "without", on(|host| host.docker_ports = vec![2375, 2376]), Danger),
         ("cpu", "mitigated", cpu("mds", "Mitigation: Clear CPU buffers; SMT vulnerable"), Ok),
@@ -346,6 +377,66 @@ fn a_hole_is_known_in_the_versions_that_its_advisory_names() {
             with.iter().filter(|text| !has(text)).chain(without.iter().filter(|text| has(text))).collect();
         assert!(wrong.is_empty(), "{id}: {wrong:?}");
     }
+}
+
+/// The path and the owner tell nothing: what answers does.
+#[test]
+fn the_report_says_whether_docker_or_the_filter_answers() {
+    let found = |path: &str, uid, filter: Option<&str>| {
+        let mut host = good();
+        host.socket = Some(Entry { path: path.to_owned(), mode: 0o140_660, uid });
+        host.engine = host.engine.map(|engine| Engine { filter: filter.map(str::to_owned), ..engine });
+        let finding = judge(&host).into_iter().find(|finding| finding.check == "socket");
+        finding.map(|finding| finding.found).unwrap_or_default()
+    };
+    for (path, uid) in
+        [("/run/quickcmd-docker/docker.sock", 990), ("/var/run/docker.sock", 0), ("/tmp/x", 990)]
+    {
+        let docker = found(path, uid, None);
+        assert!(docker.starts_with(&format!("Docker itself answers on {path}:")), "{docker}");
+        let filter = found(path, uid, Some("0.1.0"));
+        assert!(filter.starts_with(&format!("the Docker filter 0.1.0 answers on {path},")), "{filter}");
+    }
+    assert!(found("/x", 0, None).ends_with("is root"));
+    // Rootless.
+    assert!(found("/x", 1000, None).contains("Docker's own user"));
+}
+
+/// docs/hardening.md names what the report has, and nothing else.
+#[test]
+fn the_fields_of_the_json_and_the_checks_are_documented() {
+    let docs = include_str!("../../docs/hardening.md");
+    let section = |heading: &str| {
+        let (_, rest) = docs.split_once(heading).unwrap_or_else(|| panic!("{heading}"));
+        rest.split("\n##").next().unwrap()
+    };
+    /// What stands in the first column of a section's tables, between backticks.
+    fn column(text: &str) -> Vec<String> {
+        let rows = text.lines().filter_map(|line| line.strip_prefix("| `"));
+        let cells = rows.filter_map(|row| row.split(" | ").next().map(|cell| format!("`{cell}")));
+        let mut words: Vec<String> = cells
+            .flat_map(|cell| cell.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>())
+            .collect();
+        words.sort();
+        words
+    }
+    let json: serde_json::Value = serde_json::from_str(&report(&good()).json()).unwrap();
+    let mut fields: Vec<String> = json.as_object().unwrap().keys().cloned().collect();
+    for finding in json["findings"].as_array().unwrap() {
+        let keys = finding.as_object().unwrap().keys();
+        fields.extend(keys.map(|key| format!("findings[].{key}")));
+    }
+    fields.sort();
+    fields.dedup();
+    assert_eq!(column(section("\n### Preflight as JSON\n")), fields);
+    for level in ["ok", "warning", "danger"] {
+        assert!(section("\n### Preflight as JSON\n").contains(&format!("`{level}`")), "{level}");
+    }
+
+    let mut checks: Vec<String> =
+        judge(&good()).into_iter().map(|finding| finding.check.to_owned()).collect();
+    checks.sort();
+    assert_eq!(column(section("\n## Preflight\n")), checks);
 }
 
 /// What a distribution has built may have the fixes of later versions: nothing is claimed of it without saying that.

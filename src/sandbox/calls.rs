@@ -318,11 +318,23 @@ fn sort(call: &'static str, error: Error) -> CallError {
             CallError::Refused { call, status: status_code, message: message.trim().to_owned() }
         }
         Error::DockerStreamError { error } => CallError::Refused { call, status: 500, message: error },
+        // Which client asked is nobody's business: what the system said of the connection is.
+        Error::HyperLegacyError { err } => CallError::Unreachable { call, why: first_cause(&err) },
+        Error::HyperResponseError { err } => CallError::Unreachable { call, why: first_cause(&err) },
         other => CallError::Unreachable { call, why: with_causes(&other) },
     }
 }
 
-/// An error with all that caused it: hyper's own text says little.
+/// What all of the others come from.
+fn first_cause(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut cause = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause.to_string()
+}
+
+/// An error with all that caused it.
 fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

@@ -8,6 +8,7 @@ mod channel;
 #[cfg(any(test, feature = "fuzzing"))]
 pub use channel::greeting_of;
 mod container;
+mod diagnosis;
 mod docker;
 #[doc(hidden)]
 pub mod fake;
@@ -34,6 +35,7 @@ pub use container::{
 };
 #[cfg(test)]
 pub(crate) use container::{body as create_body, job_labels, update as update_body};
+pub use diagnosis::Trouble;
 pub use docker::{Docker, NAME_PREFIX};
 pub use mould::{Mould, update_call};
 pub use outside::{About, FILTER, Outside};

@@ -3,8 +3,9 @@
 use std::{path::Path, sync::Arc};
 
 use super::{
-    Found, SandboxError,
-    calls::{Api, Uncounted},
+    Found, Trouble,
+    calls::{Api, CallError, Uncounted},
+    diagnosis::diagnose,
     docker,
 };
 use crate::config::SandboxConfig;
@@ -16,6 +17,8 @@ pub const FILTER: &str = "quickcmd-docker-filter";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct About {
     pub version: String,
+    /// Version of the Docker filter that stands before it, if one does.
+    pub filter: Option<String>,
     pub containerd: Option<String>,
     pub runc: Option<String>,
     /// `1` or `2`.
@@ -47,8 +50,8 @@ impl Outside {
     ///
     /// # Errors
     /// The engine does not answer, or refuses.
-    pub async fn about(&self) -> Result<About, SandboxError> {
-        let (version, info) = self.api.about().await?;
+    pub async fn about(&self) -> Result<About, Trouble> {
+        let (version, info) = self.sorted(self.api.about().await).await?;
         let components = version.components.unwrap_or_default();
         let of = |name: &str| {
             components
@@ -63,6 +66,7 @@ impl Outside {
             ("processes", info.pids_limit),
         ];
         Ok(About {
+            filter: of(FILTER),
             version: version.version.unwrap_or_default(),
             containerd: of("containerd"),
             runc: of("runc"),
@@ -76,26 +80,34 @@ impl Outside {
     ///
     /// # Errors
     /// The engine does not answer, or refuses.
-    pub async fn has_image(&self, reference: &str) -> Result<bool, SandboxError> {
-        Ok(self.api.inspect_image(reference).await?.is_some())
+    pub async fn has_image(&self, reference: &str) -> Result<bool, Trouble> {
+        Ok(self.sorted(self.api.inspect_image(reference).await).await?.is_some())
     }
 
     /// Every container of the agent, in any state.
     ///
     /// # Errors
     /// The engine does not answer, or refuses.
-    pub async fn list(&self) -> Result<Vec<Found>, SandboxError> {
-        Ok(docker::found(&self.api, &self.home).await?)
+    pub async fn list(&self) -> Result<Vec<Found>, Trouble> {
+        self.sorted(docker::found(&self.api, &self.home).await).await
     }
 
     /// Removes one by force, with its volumes; gone already is success.
     ///
     /// # Errors
     /// The engine does not answer, or can't remove it.
-    pub async fn remove(&self, container_id: &str) -> Result<(), SandboxError> {
+    pub async fn remove(&self, container_id: &str) -> Result<(), Trouble> {
         match self.api.remove(container_id).await {
-            Err(error) if error.status() != Some(404) => Err(error.into()),
-            _ => Ok(()),
+            Err(error) if error.status() == Some(404) => Ok(()),
+            result => self.sorted(result).await,
+        }
+    }
+
+    /// An error with what it comes from.
+    async fn sorted<T>(&self, result: Result<T, CallError>) -> Result<T, Trouble> {
+        match result {
+            Ok(value) => Ok(value),
+            Err(error) => Err(diagnose(&self.api, &error).await),
         }
     }
 }

@@ -1,16 +1,16 @@
 //! Whether the daemon answers: asked every few seconds by one task, read by everybody.
 
 use std::{
-    io::ErrorKind,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use tokio::{net::UnixStream, sync::Notify};
+use tokio::sync::Notify;
 
 use super::{
     Health, SandboxError,
-    calls::{Api, CallError, PING_DEADLINE},
+    calls::{Api, CallError},
+    diagnosis::diagnose,
 };
 
 /// Between two questions. A daemon that hangs is red after two of them, and one look at its socket: see the test.
@@ -73,7 +73,7 @@ impl Probe {
             // One late answer on a busy host is no reason to turn jobs away.
             Err(CallError::Deadline { .. }) if failures == 0 && before.ready => return 1,
             Err(error) => {
-                let problem = Some(self.diagnose(&error).await);
+                let problem = Some(diagnose(&self.api, &error).await.to_string());
                 (
                     Health { ready: false, problem, version: before.version.clone() },
                     failures.saturating_add(1),
@@ -91,38 +91,11 @@ impl Probe {
         *self.health.lock().unwrap_or_else(PoisonError::into_inner) = now;
         failures
     }
-
-    /// What is wrong, and what to do about it: the socket itself tells more than the client's error.
-    async fn diagnose(&self, error: &CallError) -> String {
-        let socket = self.api.socket().display();
-        let connected = tokio::time::timeout(PING_DEADLINE, UnixStream::connect(self.api.socket())).await;
-        match connected.map(|result| result.map_err(|error| error.kind())) {
-            Ok(Err(ErrorKind::NotFound)) => {
-                format!(
-                    "there is no Docker socket at {socket}: install Docker or start it (systemctl start docker)"
-                )
-            }
-            Ok(Err(ErrorKind::PermissionDenied)) => format!(
-                "the agent may not use the Docker socket {socket}: add its user to the docker group \
-                 (usermod -aG docker quickcmd) and restart the agent"
-            ),
-            Ok(Err(ErrorKind::ConnectionRefused)) => {
-                format!(
-                    "nothing answers on the Docker socket {socket}: start Docker (systemctl start docker)"
-                )
-            }
-            Err(_) | Ok(Ok(_)) if matches!(error, CallError::Deadline { .. }) => format!(
-                "the Docker engine on {socket} takes connections but does not answer: if it stays so, restart it \
-                 (systemctl restart docker)"
-            ),
-            _ => format!("the Docker engine on {socket} can't be used: {error}"),
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::calls::PING_DEADLINE, *};
 
     /// The promise is 15 s: a daemon that froze just after it answered, asked twice in vain. Its socket still takes
     /// connections, or says at once that it does not.

@@ -4,7 +4,10 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
-use crate::harness::{Agent, Setup};
+use crate::{
+    filter::Filter,
+    harness::{Agent, Setup},
+};
 
 fn preflight(agent: &Agent, more: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_quickcmd-agent"))
@@ -76,6 +79,37 @@ fn the_host_is_looked_at_as_text_and_as_json() {
     assert!(text.trim_end().ends_with(" well"), "{text}");
 }
 
+/// A filter that somebody started by hand, wherever its socket is, is not taken for Docker.
+#[test]
+fn it_says_whether_docker_or_the_filter_answers() {
+    let agent = Agent::prepare(&Setup::default());
+    let socket_of = |agent: &Agent| {
+        let ran = preflight(agent, &["--json"]);
+        let said: Value =
+            serde_json::from_slice(&ran.stdout).unwrap_or_else(|error| panic!("{error}: {ran:?}"));
+        let findings = said["findings"].as_array().cloned().unwrap_or_default();
+        let found = findings.iter().find(|finding| finding["check"] == "socket");
+        found.and_then(|finding| finding["found"].as_str().map(str::to_owned)).unwrap_or_default()
+    };
+    assert!(
+        socket_of(&agent).starts_with("Docker itself answers on /var/run/docker.sock"),
+        "{}",
+        socket_of(&agent)
+    );
+
+    let filter = Filter::start(&agent, &[]);
+    let file = agent.dir.path().join("agent.yaml");
+    let text = std::fs::read_to_string(&file).expect("written by the harness");
+    std::fs::write(&file, format!("{text}docker_host: unix://{}\n", filter.socket.display()))
+        .expect("written");
+    let said = socket_of(&agent);
+    let version = env!("CARGO_PKG_VERSION");
+    assert!(
+        said.starts_with(&format!("the Docker filter {version} answers on {}", filter.socket.display())),
+        "{said}"
+    );
+}
+
 #[test]
 fn without_a_docker_the_rest_is_looked_at() {
     let agent = Agent::prepare(&Setup {
@@ -85,7 +119,14 @@ fn without_a_docker_the_rest_is_looked_at() {
     let ran = preflight(&agent, &[]);
     assert_eq!(ran.status.code(), Some(1), "{ran:?}");
     let text = String::from_utf8_lossy(&ran.stdout);
-    assert!(text.contains("danger   docker "), "{text}");
+    assert!(
+        text.contains(
+            "danger   docker       there is no Docker socket at docker_host unix:///nowhere/docker.sock\n"
+        ),
+        "{text}"
+    );
+    assert!(text.contains("-> start what is to listen there"), "{text}");
+    assert!(!text.contains("hyper"), "{text}");
     assert!(text.contains("kernel"), "{text}");
 }
 

@@ -28,7 +28,7 @@ fn config(path: &Path) -> Result<Config, AgentError> {
 }
 
 /// Runs a verb that waits for something.
-fn wait_for<T>(work: impl Future<Output = Result<T, AgentError>>) -> Result<T, AgentError> {
+pub(super) fn wait_for<T>(work: impl Future<Output = Result<T, AgentError>>) -> Result<T, AgentError> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
