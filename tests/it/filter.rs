@@ -188,6 +188,14 @@ async fn all_that_the_agent_does_passes_the_filter() {
 
     assert_eq!(agent.run("echo again").await["stdout"], "again\n");
     assert_eq!(agent.terminate(), Some(0));
+    // What was being made when the agent, or its way to Docker, was killed nobody knows of before a sweep, the first of
+    // which a start does; what a busy Docker has not removed in the agent's last seconds goes with it.
+    let file = agent.dir.path().join("agent.yaml");
+    let text = std::fs::read_to_string(&file).expect("written by the harness");
+    std::fs::write(&file, text.replace("pool: {size: 1, max: 2}", "pool: {size: 0, max: 0}"))
+        .expect("written");
+    agent.launch();
+    agent.until_ready().await;
     agent.no_container_left().await;
     assert_eq!(agent.no_folder_left().await, None);
     assert!(!filter.log().contains("refused"), "{}", filter.log());
