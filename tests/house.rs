@@ -206,6 +206,37 @@ fn links_between_pages_lead_somewhere() {
     assert!(dead.is_empty(), "{}", dead.join("\n"));
 }
 
+/// A code of which no answer is looked at as a whole can change its body unseen. What counts is a snapshot that a test of
+/// the agent still takes.
+#[test]
+fn every_refusal_has_a_snapshot() {
+    let mut taken = String::new();
+    for dir in ["tests/it", "src/api/tests", "src/gate/tests", "src/jobs/tests"] {
+        let Ok(entries) = fs::read_dir(root().join(dir).join("snapshots")) else { continue };
+        for path in entries.map(|entry| entry.unwrap().path()) {
+            let text = fs::read_to_string(&path).unwrap();
+            let source =
+                text.lines().find_map(|line| line.strip_prefix("source: ")).expect("where it is taken");
+            let test = fs::read_to_string(root().join(source)).unwrap_or_default();
+            let stem = path.file_stem().unwrap().to_string_lossy();
+            let name = stem.rsplit("__").next().unwrap();
+            let by_function =
+                format!("fn {}(", name.trim_end_matches(|c: char| c == '-' || c.is_ascii_digit()));
+            assert!(
+                test.contains(&format!("\"{name}\"")) || test.contains(&by_function),
+                "{}: no test of {source} takes it",
+                path.display()
+            );
+            taken += &text;
+        }
+    }
+    let code_in = |code: &str| taken.contains(&format!("\"code\": \"{code}\""));
+    let lacking: Vec<&str> =
+        quickcmd::wire::Code::ALL.iter().map(|code| code.as_str()).filter(|code| !code_in(code)).collect();
+    assert!(lacking.is_empty(), "no snapshot of a refusal with {lacking:?}");
+    assert!(!code_in("NO_SUCH_CODE"));
+}
+
 /// The rules must be able to fail.
 #[test]
 fn wrong_sources_are_found() {

@@ -2,7 +2,10 @@
 
 use serde_json::json;
 
-use crate::harness::{Agent, PATIENCE, payload, sign, signal, until};
+use crate::{
+    harness::{Agent, PATIENCE, payload, sign, signal, until},
+    refusals::{post, shown},
+};
 
 /// Replaces a line of the configuration and has it read again.
 fn reload(agent: &Agent, old: &str, new: &str) {
@@ -26,8 +29,7 @@ async fn below_the_low_watermark_jobs_are_refused_and_running_ones_end() {
     let (_, ready) = agent.get("/ready").await;
     assert!(ready["problems"].to_string().contains("low watermark"), "{ready}");
     let body = sign(&payload("echo later", json!({})).to_string());
-    let (status, answer) = agent.post(body.clone()).await;
-    assert_eq!((status, &answer["code"]), (503, &json!("STORAGE_LOW")), "{answer}");
+    insta::assert_snapshot!("storage_low", shown(post(&agent, "/api/v1/jobs", body.clone()).await).await);
     let end = agent.ended(&running).await;
     assert_eq!(end["result"]["stdout"], "begin\nend\n", "{end}");
 
@@ -49,8 +51,8 @@ async fn a_database_that_cannot_be_written_refuses_and_forgets_nothing() {
     stranger.busy_timeout(PATIENCE).expect("a number");
     stranger.execute_batch("BEGIN IMMEDIATE").expect("the writer's lock");
     let refused = payload("echo never", json!({}));
-    let (status, answer) = agent.post(sign(&refused.to_string())).await;
-    assert_eq!((status, &answer["code"]), (503, &json!("STORAGE_ERROR")), "{answer}");
+    let answer = post(&agent, "/api/v1/jobs", sign(&refused.to_string())).await;
+    insta::assert_snapshot!("storage_error", shown(answer).await);
     let (status, ready) = agent.get("/ready").await;
     assert_eq!(status, 503, "{ready}");
     assert!(ready["problems"].to_string().contains("locked"), "{ready}");

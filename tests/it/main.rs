@@ -6,6 +6,7 @@
 mod harness;
 
 mod alone;
+mod answers;
 mod canaries;
 mod cancel;
 mod crash;

@@ -1,12 +1,31 @@
-//! Every refusal of docs/protocol.md by snapshot of status and body, in the order of the checks.
+//! Every refusal of a submission by snapshot of the whole answer, in the order of the checks. Those of other requests are
+//! in `answers`, what an agent from outside can't be brought to is in `api::tests::refusals`, and `tests/house.rs` sees
+//! to it that no code is left out.
 
+use reqwest::Response;
 use serde_json::{Value, json};
 
 use crate::harness::{Agent, now, payload, sign, sign_with};
 
-/// Status and body with what changes from run to run replaced.
-fn shown(answer: (u16, Value)) -> String {
-    let (status, mut body) = answer;
+/// Headers that say something about a refusal.
+const HEADERS: [&str; 6] =
+    ["retry-after", "www-authenticate", "allow", "content-range", "upgrade", "connection"];
+
+/// Status, headers and body of an answer, with what changes from run to run replaced.
+pub async fn shown(answer: Response) -> String {
+    let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
+    let mut body: Value = answer.json().await.expect("a body of JSON");
+    // How long a bucket takes to fill depends on how long the test took so far.
+    let varies = ["RATE_LIMITED", "QUOTA_EXCEEDED"].iter().any(|code| body["code"] == *code);
+    let mut lines = status.to_string();
+    for name in HEADERS {
+        let Some(value) = headers.get(name) else { continue };
+        let value = match name {
+            "retry-after" if varies => "<n>",
+            _ => value.to_str().expect("a text"),
+        };
+        lines += &format!("\n{name}: {value}");
+    }
     if let Some(map) = body.as_object_mut() {
         for (key, value) in map.iter_mut() {
             if matches!(key.as_str(), "agent_time" | "skew_seconds" | "retry_after_seconds")
@@ -15,30 +34,36 @@ fn shown(answer: (u16, Value)) -> String {
                 *value = json!(format!("<{key}>"));
             }
             if let Some(text) = value.as_str() {
-                *value = json!(without_numbers_of_time(text));
+                *value = json!(without_what_varies(text));
             }
         }
     }
-    format!("{status} {}", serde_json::to_string_pretty(&body).expect("JSON"))
+    format!("{lines}\n{}", serde_json::to_string_pretty(&body).expect("JSON"))
 }
 
-/// Numbers of four digits and more are times or ids of this run; image names differ from host to host.
-fn without_numbers_of_time(text: &str) -> String {
-    let text = text.replace(&crate::harness::image(), "<image>");
-    let text =
-        regex::Regex::new(r"\b\d+ s (behind|ahead)").expect("a pattern").replace_all(&text, "<n> s $1");
-    regex::Regex::new(r"\b(job|it)-\d+-\d+")
-        .expect("a pattern")
-        .replace_all(
-            &regex::Regex::new(r"\b1[0-9]{9}\b").expect("a pattern").replace_all(&text, "<time>"),
-            "<id>",
-        )
-        .into_owned()
+/// POSTs to that path as it is.
+pub async fn post(agent: &Agent, path: &str, body: impl Into<reqwest::Body>) -> Response {
+    let request = agent.http.post(agent.url(path)).header("content-type", "application/json");
+    request.body(body).send().await.unwrap_or_else(|error| panic!("no answer: {error:?}\n{}", agent.log()))
+}
+
+/// Times, waits and ids of this run; image names differ from host to host.
+fn without_what_varies(text: &str) -> String {
+    let mut text = text.replace(&crate::harness::image(), "<image>");
+    for (pattern, shown) in [
+        (r"\b\d+ s( behind| ahead|$)", "<n> s$1"),
+        (r"\b1[0-9]{9}\b", "<time>"),
+        (r"\b(job|it)-\d+-\d+", "<id>"),
+        (r"\btoken:[0-9a-f]{16}\b", "token:<id>"),
+    ] {
+        text = regex::Regex::new(pattern).expect("a pattern").replace_all(&text, shown).into_owned();
+    }
+    text
 }
 
 macro_rules! refusal {
     ($agent:expr, $name:literal, $body:expr) => {
-        insta::assert_snapshot!($name, shown($agent.post($body).await))
+        insta::assert_snapshot!($name, shown(post(&$agent, "/api/v1/jobs", $body).await).await)
     };
 }
 
@@ -58,8 +83,7 @@ async fn shape_and_signature() {
         .send()
         .await
         .expect("an answer");
-    let status = answer.status().as_u16();
-    insta::assert_snapshot!("unsupported_media_type", shown((status, answer.json().await.expect("JSON"))));
+    insta::assert_snapshot!("unsupported_media_type", shown(answer).await);
     refusal!(agent, "not_json", "{not json");
     refusal!(agent, "no_signature", r#"{"payload":{}}"#);
     refusal!(agent, "wrong_secret", sign_with(&payload("true", json!({})).to_string(), "wrong"));
@@ -149,9 +173,6 @@ async fn rates_queue_and_drain() {
     refusal!(agent, "queue_full", with(json!({})));
     let (status, answer) = agent.post(sign(&second)).await;
     assert_eq!((status, &answer["duplicate"]), (202, &json!(true)), "a retry is not refused: {answer}");
-    let answer = agent.http.post(agent.url("/api/v1/jobs")).header("content-type", "application/json");
-    let answer = answer.body(with(json!({}))).send().await.expect("an answer");
-    assert!(answer.headers().contains_key("retry-after"), "{answer:?}");
 
     let secret = "a-controllers-own-secret-of-enough-bytes";
     let agent = Agent::with(&format!(
@@ -164,13 +185,62 @@ async fn rates_queue_and_drain() {
     refusal!(agent, "rate_limited", slow());
 
     let agent = Agent::with("rate_by_address: {per_second: 0.001, burst: 50}\nrate_exempt: []\n").await;
-    let mut refused = None;
     for _ in 0..60 {
-        let answer = agent.post("{}").await;
-        if answer.0 == 429 {
-            refused = Some(answer);
+        let answer = post(&agent, "/api/v1/jobs", "{}").await;
+        if answer.status().as_u16() == 429 {
+            insta::assert_snapshot!("rate_limited_by_address", shown(answer).await);
+            return;
+        }
+    }
+    panic!("no refusal within 60 requests");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_one_controller_may_use() {
+    let secret = |id: &str| format!("a-secret-of-{id}-that-has-enough-bytes");
+    let own = |id: &str, more: &str| {
+        format!("  - {{id: {id}, keys: [{{secret: \"{}\"}}], scopes: [\"*\"], {more}}}\n", secret(id))
+    };
+    let agent = Agent::with(&format!(
+        "max_concurrent_jobs: 1\nmax_queue_depth: 10\ncontrollers:\n{}{}{}",
+        own("few", "max_queued: 1"),
+        own("brief", "daily: {output: 4}"),
+        own("shy", "rate_of_reads: {per_second: 0.001, burst: 1}"),
+    ))
+    .await;
+    let of = |id: &str, command: &str| {
+        sign_with(&payload(command, json!({"controller_id": id})).to_string(), &secret(id))
+    };
+
+    // Four bytes may be, and four bytes there were: what used them up was still taken. Once more, if midnight came between.
+    loop {
+        let day = now() / 86_400;
+        let (status, answer) = agent.post(of("brief", "printf 1234")).await;
+        assert_eq!(status, 202, "{answer}");
+        agent.ended(answer["job_id"].as_str().expect("an id")).await;
+        let answer = post(&agent, "/api/v1/jobs", of("brief", "true")).await;
+        if now() / 86_400 == day {
+            insta::assert_snapshot!("daily_output_used_up", shown(answer).await);
             break;
         }
     }
-    insta::assert_snapshot!("rate_limited_by_address", shown(refused.expect("a refusal within 60 requests")));
+
+    let path = "/api/v1/jobs/no-such-job/cancel";
+    let cancel = || {
+        let text = json!({"action": "cancel", "job_id": "no-such-job", "timestamp": now(), "ttl": now() + 60,
+                          "controller_id": "shy"});
+        post(&agent, path, sign_with(&text.to_string(), &secret("shy")))
+    };
+    insta::assert_snapshot!("cancel_of_no_job", shown(cancel().await).await);
+    insta::assert_snapshot!("rate_of_reads", shown(cancel().await).await);
+
+    let first = agent.submit("sleep 300").await;
+    agent.until_status(&first, "running").await;
+    assert_eq!(agent.post(of("few", "true")).await.0, 202);
+    refusal!(agent, "max_queued", of("few", "true"));
+    // Of ten places one is kept for those that have less than their even share.
+    for _ in 0..8 {
+        agent.submit("true").await;
+    }
+    refusal!(agent, "fair_share", with(json!({})));
 }

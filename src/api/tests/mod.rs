@@ -5,6 +5,7 @@ mod certificates;
 mod connections;
 mod fake;
 mod large;
+mod refusals;
 mod requests;
 mod streams;
 

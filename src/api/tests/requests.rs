@@ -23,7 +23,7 @@ use crate::{
     wire::{Code, Status},
 };
 
-struct Asked {
+pub(super) struct Asked {
     router: Router,
     fake: Arc<Fake>,
     metrics: Arc<Metrics>,
@@ -33,7 +33,7 @@ fn door(config: ServerConfig) -> Asked {
     door_with(config, |_| {})
 }
 
-fn door_with(config: ServerConfig, change: impl FnOnce(&mut App)) -> Asked {
+pub(super) fn door_with(config: ServerConfig, change: impl FnOnce(&mut App)) -> Asked {
     let (fake, metrics) = (Arc::new(Fake::default()), Metrics::new());
     let config = Arc::new(ArcSwap::from_pointee(config));
     let mut app = App::new(fake.clone(), config, metrics.clone(), CALM);
@@ -41,14 +41,14 @@ fn door_with(config: ServerConfig, change: impl FnOnce(&mut App)) -> Asked {
     Asked { router: router(Arc::new(app)), fake, metrics }
 }
 
-struct Answer {
-    status: u16,
-    headers: axum::http::HeaderMap,
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) headers: axum::http::HeaderMap,
     body: Bytes,
 }
 
 impl Answer {
-    fn json(&self) -> Value {
+    pub(super) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or(Value::Null)
     }
 
@@ -73,11 +73,11 @@ impl Asked {
         Answer { status: parts.status.as_u16(), headers: parts.headers, body }
     }
 
-    async fn ask(&self, request: Request<Body>) -> Answer {
+    pub(super) async fn ask(&self, request: Request<Body>) -> Answer {
         self.ask_from("192.0.2.1:5000", request).await
     }
 
-    async fn get(&self, path: &str) -> Answer {
+    pub(super) async fn get(&self, path: &str) -> Answer {
         self.ask(Request::get(path).body(Body::empty()).unwrap()).await
     }
 
@@ -87,12 +87,12 @@ impl Asked {
         self.ask(request.body(Body::empty()).unwrap()).await
     }
 
-    async fn post(&self, body: impl Into<Body>) -> Answer {
+    pub(super) async fn post(&self, body: impl Into<Body>) -> Answer {
         self.ask(submission(body)).await
     }
 }
 
-fn submission(body: impl Into<Body>) -> Request<Body> {
+pub(super) fn submission(body: impl Into<Body>) -> Request<Body> {
     let request = Request::post("/api/v1/jobs").header(header::CONTENT_TYPE, "application/json");
     request.body(body.into()).unwrap()
 }

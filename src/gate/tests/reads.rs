@@ -141,3 +141,58 @@ fn other_programs_sign_their_own_way_as_long_as_enough_is_covered() {
     moved.path_and_query = "/api/v1/jobs?limit=11".to_owned();
     assert_eq!(code(&moved), Code::Unauthenticated);
 }
+
+#[test]
+fn every_refusal_of_a_signature_by_status_and_body() {
+    let key = SigningKey::hmac(SECRET);
+    let good = || request(&key, "controller-1", SIGNED_AT);
+    let without = |name: &str| {
+        let mut request = good();
+        request.headers.retain(|(known, _)| known != name);
+        request
+    };
+    let with = |name: &str, value: &str| {
+        let mut request = without(name);
+        request.headers.push((name.to_owned(), value.to_owned()));
+        request
+    };
+    let time = format!(";created={SIGNED_AT};keyid=\"controller-1\"");
+    let all = r#""@target-uri" "@method""#;
+    let requests = [
+        ("no proof", ReadRequest { headers: vec![], ..good() }),
+        ("no Signature", without("signature")),
+        ("no Signature-Input", without("signature-input")),
+        ("malformed", with("signature-input", "quickcmd=(\"@method\"")),
+        ("two signatures", with("signature", "a=:AA==:, b=:AA==:")),
+        ("another label", with("signature", "other=:AA==:")),
+        ("no created", foreign(all, ";keyid=\"controller-1\"")),
+        ("created no number", foreign(all, ";created=\"now\";keyid=\"controller-1\"")),
+        ("no keyid", foreign(all, &format!(";created={SIGNED_AT}"))),
+        ("keyid no string", foreign(all, &format!(";created={SIGNED_AT};keyid=1"))),
+        ("expires no number", foreign(all, &format!("{time};expires=\"never\""))),
+        ("alg no string", foreign(all, &format!("{time};alg=1"))),
+        ("a component twice", foreign(r#""@target-uri" "@method" "@method""#, &time)),
+        ("a component that nobody knows", foreign(r#""@target-uri" "@method" "@status""#, &time)),
+        ("a field that is not there", foreign(r#""@target-uri" "@method" "x-absent""#, &time)),
+        ("no method covered", foreign(r#""@target-uri""#, &time)),
+        ("no authority covered", foreign(r#""@method" "@path" "@query""#, &time)),
+        ("no query covered", foreign(r#""@method" "@authority" "@path""#, &time)),
+        ("another algorithm", foreign(all, &format!("{time};alg=\"ed25519\""))),
+        ("wrong", request(&SigningKey::hmac("w"), "controller-1", SIGNED_AT)),
+        ("another target", ReadRequest { path_and_query: "/api/v1/jobs".to_owned(), ..good() }),
+        ("too old", request(&key, "controller-1", SIGNED_AT - 301)),
+        ("from the future", request(&key, "controller-1", SIGNED_AT + 31)),
+        ("expired", foreign(all, &format!("{time};expires={}", SIGNED_AT - 1))),
+        ("on no list", request(&key, "stranger", SIGNED_AT)),
+        ("two proofs", with("authorization", "Bearer qca_0")),
+    ];
+    let mut shown = std::collections::BTreeMap::new();
+    for (name, request) in requests {
+        let problem = gate().reader(&request, &Tokens::default(), NOW).expect_err(name);
+        assert_eq!(problem.retry_after, None, "{name}");
+        let body = serde_json::to_value(&problem).unwrap();
+        shown.insert(name, json!({"status": problem.code.status(), "body": body}));
+    }
+    assert!(gate().reader(&good(), &Tokens::default(), NOW).is_ok());
+    insta::assert_json_snapshot!("signatures", shown);
+}
