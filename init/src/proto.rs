@@ -378,7 +378,8 @@ pub struct Report {
     pub stopped: Option<Stop>,
     pub stdout: StreamTotals,
     pub stderr: StreamTotals,
-    /// User and system time of all of the job's processes that were waited for, in milliseconds.
+    /// Processor time of all that ran in the sandbox while the job did, in milliseconds: its processes, and the
+    /// supervisor on their behalf. Where the cgroup can't be seen, of the processes that were waited for.
     pub cpu_ms: u64,
     /// Largest resident size of one process, in bytes.
     pub max_rss_bytes: u64,

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use quickcmd_init::proto::{Artifact, Report, StreamTotals};
 
-use super::{attend::Attended, ending::Verdict, shared::Shared, state};
+use super::{attend::Attended, ending::Verdict, shared::Shared, spec, state};
 use crate::{
     base::{
         clock::Timestamp,
@@ -31,6 +31,8 @@ pub(super) struct Ended {
     state: state::State,
     verdict: Verdict,
     timeout: Duration,
+    /// Processor time in milliseconds that it may have used at most, where no report says how much it was.
+    cpu_at_most: u64,
     started_at: Option<Timestamp>,
     ended_at: Timestamp,
     report: Option<Report>,
@@ -46,6 +48,7 @@ impl Ended {
             state: state::State::Queued,
             verdict,
             timeout: Duration::ZERO,
+            cpu_at_most: 0,
             started_at: None,
             ended_at: Timestamp::now(),
             report: None,
@@ -66,6 +69,7 @@ impl Ended {
             controller_id: attended.job.controller_id.clone(),
             state: if started_at.is_some() { state::State::Running } else { state::State::Starting },
             timeout: Duration::from_secs(attended.timeout_seconds),
+            cpu_at_most: cpu_at_most(attended, started_at),
             started_at: report
                 .as_ref()
                 // Of a sandbox's own trouble the command never ran, though its start may have been announced.
@@ -77,6 +81,15 @@ impl Ended {
             report,
         }
     }
+}
+
+/// All cores that it had, for as long as it may have run: who kills its own supervisor must not work for nothing.
+fn cpu_at_most(attended: &Attended, started_at: Option<Timestamp>) -> u64 {
+    let Ok(limits) = spec::limits(&attended.job) else { return 0 };
+    let ran = Timestamp::now().since(started_at.unwrap_or(attended.turn_at));
+    // Not longer than that, whatever the clock did meanwhile.
+    let ran = ran.min(Duration::from_secs(attended.timeout_seconds));
+    ran.mul_f64(limits.cpu.max(0.0)).as_millis().try_into().unwrap_or(u64::MAX)
 }
 
 /// Writes the end and wakes the readers. Gives back the sandbox, for the caller to throw away, unless the next start needs
@@ -146,7 +159,7 @@ pub(super) async fn write(
             tracing::error!(row, %error, "the output could not be brought to the disk: a power cut may take it away");
         }
     }
-    let used = Used { cpu_ms: end.cpu_ms.unwrap_or(0), output_bytes: recorded };
+    let used = Used { cpu_ms: end.cpu_ms.unwrap_or(ended.cpu_at_most), output_bytes: recorded };
     let usage = (used != Used::default()).then(|| Usage {
         day: quotas::day(ended.ended_at),
         controller_id: ended.controller_id.clone(),

@@ -23,6 +23,7 @@ use field::{Attempt, Field};
 fn table() -> Vec<(&'static str, &'static str, Vec<Attempt>)> {
     vec![
         ("fork bomb, thread bomb, zombie flood", "capped, killed at the deadline", resources::bombs()),
+        ("work in a child that nobody waits for", "counted", resources::work()),
         ("heap bomb; a child killed for memory", "`oom`; `completed` with `oom_killed`", resources::memory()),
         ("fill tmpfs, inodes, /dev/shm; write the root", "ENOSPC or `oom`; EROFS", resources::disk()),
         ("10 GB of output; one line of 1 GB", "cut at the cap, counted; agent small", output::floods()),

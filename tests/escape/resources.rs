@@ -35,6 +35,15 @@ pub fn bombs() -> Vec<Attempt> {
     ]
 }
 
+pub fn work() -> Vec<Attempt> {
+    vec![quick("a child that nobody waits for", |field| async move {
+        let result = field.hostile("exec /tmp/hostile unseen", json!({})).await;
+        assert_eq!((&result["reason"], &result["exit_code"]), (&json!("exited"), &json!(0)), "{result}");
+        // It has worked for a second of processor time.
+        assert!(result["usage"]["cpu_ms"].as_u64().unwrap() >= 950, "{result}");
+    })]
+}
+
 pub fn memory() -> Vec<Attempt> {
     let small = || json!({"memory_limit": 33_554_432});
     vec![

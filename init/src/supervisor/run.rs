@@ -73,7 +73,7 @@ pub fn run(order: Order, channel: &mut Channel, signals: &mut Signals) -> io::Re
     let Order { job, spool, stdin, placed } = order;
     let mut spool = Spooler::new(spool, job.first_seq, job.artifacts.is_some())?;
     let redactor = Redactor::new(&job.secrets, job.redact);
-    let oom_before = processes::oom_kills();
+    let (oom_before, cpu_before) = (processes::oom_kills(), processes::cpu_used());
     let mut usage = Usage::default();
     let mut nobody_left = true;
     let mut asked = false;
@@ -138,7 +138,9 @@ pub fn run(order: Order, channel: &mut Channel, signals: &mut Signals) -> io::Re
             Instant::now()
         }
     };
-    report.cpu_ms = u64::try_from(usage.cpu.as_millis()).unwrap_or(u64::MAX);
+    let of_all = processes::cpu_used().zip(cpu_before).map(|(now, before)| now.saturating_sub(before));
+    let cpu = of_all.map_or(usage.cpu, |of_all| of_all.max(usage.cpu));
+    report.cpu_ms = u64::try_from(cpu.as_millis()).unwrap_or(u64::MAX);
     report.max_rss_bytes = usage.max_rss_bytes;
     report.oom_kills = processes::oom_kills().saturating_sub(oom_before);
     let run_time = ended.saturating_duration_since(start);
