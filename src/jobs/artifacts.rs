@@ -92,7 +92,8 @@ fn not_found(why: &str) -> Problem {
 
 fn gone() -> Problem {
     Problem::new(Code::OutputGone)
-        .details("the artifacts were removed after their time of retention, together with the output")
+        .details("the artifacts are no longer kept: they went with the output, whose time of retention is over or whose room was \
+                  needed")
 }
 
 /// One file by its path, as it stands in the result; the slash before an absolute one may be left out.

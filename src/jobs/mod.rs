@@ -22,6 +22,7 @@ mod reads;
 mod recover;
 mod refusals;
 mod revoke;
+mod room;
 mod runner;
 mod service;
 mod shared;

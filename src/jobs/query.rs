@@ -264,7 +264,8 @@ pub(super) async fn output(
         Ok(found) => Ok(OutputFile { bytes: Some(found), complete, sha256: sha256.filter(|_| complete) }),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && complete && bytes > 0 => {
             Err(Problem::new(Code::OutputGone).details(
-                "the output was removed after its time of retention; its length and hash are in the status",
+                "the output is no longer kept, for its time of retention is over or its room was needed; its length and \
+                 hash are in the status",
             ))
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {

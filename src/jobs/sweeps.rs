@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     conclude::{self, Ended},
     queue::Waiting,
-    refusals, revoke, runner,
+    refusals, revoke, room, runner,
     shared::Shared,
     tokens,
 };
@@ -365,7 +365,7 @@ pub(super) async fn retention_once(shared: &Arc<Shared>, believed: Timestamp, no
         tracing::error!(%error, "retention could not remove what was used long ago");
         return;
     }
-    spools_once(shared, settings.storage.max_spool_bytes).await;
+    room::make(shared, settings.storage.max_spool_bytes).await;
 }
 
 /// Removes the spools of jobs that retention has purged or deleted: it commits first, and a crash before the
@@ -392,36 +392,7 @@ pub(super) async fn orphans_once(shared: &Arc<Shared>) {
     }
 }
 
-/// Removes the oldest spools of ended jobs while all together are larger than they may be.
-async fn spools_once(shared: &Arc<Shared>, max: u64) {
-    let mut entries = match shared.outputs.rows().await {
-        Ok(entries) => entries,
-        Err(error) => {
-            tracing::error!(%error, "the spools could not be listed");
-            return;
-        }
-    };
-    let mut total: u64 = entries.iter().map(|entry| entry.bytes).sum();
-    entries.sort_by_key(|entry| entry.modified);
-    for entry in entries {
-        if total <= max {
-            break;
-        }
-        let row = entry.row;
-        let job = match shared.store.read(move |db| jobs::get(db, row)).await {
-            Ok(job) => job,
-            Err(_) => break,
-        };
-        if shared.is_live(row) || job.is_some_and(|job| !job.state.is_final()) {
-            continue;
-        }
-        remove_spools(shared, &[row]);
-        total = total.saturating_sub(entry.bytes);
-    }
-    shared.metrics.spool_bytes.set(i64::try_from(total).unwrap_or(i64::MAX));
-}
-
-fn remove_spools(shared: &Arc<Shared>, rows: &[i64]) {
+pub(super) fn remove_spools(shared: &Arc<Shared>, rows: &[i64]) {
     for row in rows {
         if let Err(error) = shared.outputs.remove(*row) {
             tracing::error!(row, %error, "a spool could not be removed; trying again");

@@ -1,7 +1,10 @@
 //! When image, engine, database or disk do not do what they should.
 
-use super::{super::sweeps, *};
-use crate::base::clock::Steady;
+use super::{
+    super::{room, sweeps},
+    *,
+};
+use crate::{base::clock::Steady, output::Stream};
 
 impl Life {
     /// Waits until every failure has come.
@@ -333,4 +336,33 @@ async fn spools_that_retention_left_are_removed() {
     let mut left: Vec<i64> = shared.outputs.rows().await.unwrap().iter().map(|entry| entry.row).collect();
     left.sort_unstable();
     assert_eq!(left, [1, 4]);
+}
+
+#[tokio::test]
+async fn who_writes_much_pushes_out_its_own_output_and_not_anothers() {
+    let dir = dir();
+    let life = Life::start(dir.path(), Fake::new(), "").await;
+    for (who, id) in [("one", "victim"), ("two", "first"), ("two", "second"), ("two", "third")] {
+        life.submit_as(who, id, "echo out", json!({})).await.unwrap();
+        life.ended(id).await;
+    }
+    life.turn(0).await;
+    let shared = &life.service.shared;
+    let rows = async || {
+        let mut rows: Vec<i64> = shared.outputs.rows().await.unwrap().iter().map(|entry| entry.row).collect();
+        rows.sort_unstable();
+        rows
+    };
+    let total = shared.outputs.total_bytes().await.unwrap();
+    room::make(shared, total).await;
+    assert_eq!(rows().await, [1, 2, 3, 4], "they fit");
+    room::make(shared, total - 1).await;
+    assert_eq!(rows().await, [1, 3, 4], "the oldest of whose is most; the oldest of all stays");
+    let reader = Reader::Controller { id: "two".to_owned(), admin: false };
+    let gone = life.service.output(&reader, "first", Stream::Stdout).await;
+    let problem = gone.err().unwrap();
+    assert_eq!(problem.code, Code::OutputGone);
+    assert!(problem.details.unwrap().contains("or its room was needed"));
+    let left = i64::try_from(shared.outputs.total_bytes().await.unwrap()).unwrap();
+    assert_eq!(shared.metrics.spool_bytes.get(), left);
 }

@@ -34,7 +34,7 @@ pub use insert::{Inserted, NewJob, NewRejected, Prepared, insert, is_accepted, r
 pub use list::{Cursor, ListFilter, list};
 pub use query::{
     Holder, Located, Queued, artifacts, artifacts_bytes, counts, find, get, glance, holder, holders, locate,
-    locate_any, payload, queued, text_bytes, uncleaned, unfinished, unfinished_rows, use_of,
+    locate_any, owners, payload, queued, text_bytes, uncleaned, unfinished, unfinished_rows, use_of,
 };
 pub use steps::{Starting, cancel_requested, cleaned, container, finish, image, requeue, running, starting};
 

@@ -184,6 +184,20 @@ pub fn unfinished_rows(conn: &Connection) -> Result<Vec<i64>, StoreError> {
     Ok(statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?)
 }
 
+/// Whose each of these jobs is, and whether it has ended; `None` for one that there is no record of.
+///
+/// # Errors
+/// See [`get`].
+pub fn owners(conn: &Connection, rows: &[i64]) -> Result<Vec<Option<(String, bool)>>, StoreError> {
+    let mut owner =
+        conn.prepare_cached("SELECT controller_id, ended_at IS NOT NULL FROM jobs WHERE row = ?")?;
+    let found = |row: &i64| {
+        let read = owner.query_row([row], |row| Ok((row.get(0)?, row.get(1)?)));
+        Ok(read.optional()?)
+    };
+    rows.iter().map(found).collect()
+}
+
 /// Jobs that a sandbox may know: starting or running, oldest first.
 ///
 /// # Errors
