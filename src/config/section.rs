@@ -23,6 +23,8 @@ pub(super) struct Notes {
     pub warnings: RefCell<Vec<String>>,
     /// Every key that was asked for, list indices left out.
     pub asked: RefCell<BTreeSet<String>>,
+    /// Those of them that have a range, found in the file or not.
+    pub ranged: RefCell<BTreeSet<String>>,
 }
 
 impl Notes {
@@ -32,6 +34,7 @@ impl Notes {
             faults: RefCell::default(),
             warnings: RefCell::default(),
             asked: RefCell::default(),
+            ranged: RefCell::default(),
         }
     }
 
@@ -288,6 +291,7 @@ impl<'n> Section<'n> {
         reader: impl FnOnce(&str) -> Result<T, String>,
         show: impl Fn(&T) -> String,
     ) -> T {
+        self.notes.ranged.borrow_mut().insert(without_indices(&self.key(key)));
         let checked = |text: &str| match reader(text)? {
             value if range.contains(&value) => Ok(value),
             _ => {

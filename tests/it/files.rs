@@ -134,6 +134,17 @@ async fn what_can_not_be_placed_or_kept_is_said() {
         )
         .await;
     assert_eq!(listed(&result, "2")["refused"], "total_too_large");
+    // Each limit to its last byte, and one more.
+    for (second, kept) in [(500, true), (501, false)] {
+        let script = format!("head -c 1000 /dev/zero >1; head -c {second} /dev/zero >2");
+        let result = agent.run_with(&script, json!({"sandbox": {"artifacts": ["1", "2"]}})).await;
+        assert_eq!(listed(&result, "1")["size"], 1000, "{result}");
+        let two = listed(&result, "2");
+        match kept {
+            true => assert_eq!(two["size"], second, "{two}"),
+            false => assert_eq!(two["refused"], "total_too_large", "{two}"),
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -41,6 +41,49 @@ async fn what_does_not_come_is_not_waited_for() {
     patient.stopped().await;
 }
 
+/// The other side of the tests around this one: what is slower than their limits is served where there is time.
+#[tokio::test]
+async fn what_is_slow_but_within_its_time_is_served() {
+    let dir = tempfile::tempdir().unwrap();
+    let (files, cert) = certificate(dir.path());
+    let secure = open(ServerConfig { tls: Some(files), ..config() }, CALM);
+    let plain = open(config(), CALM);
+    let slower = || tokio::time::sleep(SHORT * 2);
+    let handshake = async {
+        let socket = secure.tcp().await;
+        slower().await;
+        let connector = TlsConnector::from(Arc::new(client(&cert)));
+        let stream = connector.connect("localhost".try_into().unwrap(), socket).await.unwrap();
+        told(stream, LIVE).await
+    };
+    // The whole request in two pieces.
+    let halves = async |request: &str, at: usize| {
+        let mut socket = plain.tcp().await;
+        socket.write_all(&request.as_bytes()[..at]).await.unwrap();
+        slower().await;
+        told(socket, &request.as_bytes()[at..]).await
+    };
+    let post =
+        "POST /api/v1/jobs HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}";
+    let between = async {
+        let mut socket = plain.tcp().await;
+        socket.write_all(b"GET /live HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+        let mut first = [0; 12];
+        socket.read_exact(&mut first).await.unwrap();
+        assert_eq!(&first, b"HTTP/1.1 200");
+        slower().await;
+        let rest = told(socket, LIVE).await;
+        rest[rest.find("HTTP/1.1").expect("a second answer")..].to_owned()
+    };
+    let (handshake, head, body, between) =
+        tokio::join!(handshake, halves(post, 20), halves(post, post.len() - 1), between);
+    for (answer, status) in [(handshake, 200), (head, 202), (body, 202), (between, 200)] {
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");
+    }
+    secure.stopped().await;
+    plain.stopped().await;
+}
+
 #[tokio::test]
 async fn a_handshake_that_does_not_end_is_given_up() {
     let dir = tempfile::tempdir().unwrap();
@@ -162,10 +205,19 @@ async fn a_request_names_its_host_once() {
 }
 
 #[tokio::test]
-async fn a_head_that_is_too_large_is_refused() {
+async fn a_head_may_have_64_kib_and_is_not_read_further() {
     let door = open(config(), CALM);
-    let head = format!("GET /live HTTP/1.1\r\nHost: localhost\r\nX-Much: {}\r\n\r\n", "x".repeat(200_000));
-    let answer = told(door.tcp().await, head.as_bytes()).await;
+    let head = |bytes: usize| {
+        let (start, end) =
+            ("GET /live HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nX-Much: ", "\r\n\r\n");
+        format!("{start}{}{end}", "x".repeat(bytes - start.len() - end.len()))
+    };
+    let answer = told(door.tcp().await, head(64 << 10).as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    // It goes on with the next byte, which nobody waits for.
+    let answer = told(door.tcp().await, &head((64 << 10) + 1).as_bytes()[..64 << 10]).await;
+    assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
+    let answer = told(door.tcp().await, head(200_000).as_bytes()).await;
     assert!(!answer.contains("200 OK"), "{answer}");
     door.stopped().await;
 }

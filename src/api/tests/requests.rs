@@ -339,6 +339,9 @@ async fn lists_are_asked_for_exactly_or_not_at_all() {
         .await;
     assert_eq!(answer.json(), json!({"jobs": [], "next_cursor": null}));
     assert_eq!(door.get("/api/v1/jobs").await.status, 200);
+    for limit in [1, 500] {
+        assert_eq!(door.get(&format!("/api/v1/jobs?limit={limit}")).await.status, 200, "{limit}");
+    }
     let lists = door.fake.lists.lock().unwrap().clone();
     assert_eq!(lists[0].status, Some(Status::Failed));
     assert_eq!(lists[0].reason.as_deref(), Some("timeout"));
@@ -347,6 +350,7 @@ async fn lists_are_asked_for_exactly_or_not_at_all() {
     assert_eq!(lists[0].until, Some(Timestamp::from_secs(1_767_222_000)));
     assert_eq!((lists[0].limit, lists[0].cursor.as_deref()), (7, Some("x")));
     assert_eq!((lists[1].limit, &lists[1].status, &lists[1].cursor), (50, &None, &None));
+    assert_eq!((lists[2].limit, lists[3].limit), (1, 500));
     for (query, parameter) in [
         ("status=sleeping", "status"),
         ("reason=boredom", "reason"),

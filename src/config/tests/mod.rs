@@ -4,6 +4,7 @@ mod accept;
 mod documents;
 mod faults;
 mod files;
+mod limits;
 mod policy;
 
 use std::{

@@ -132,6 +132,27 @@ fn what_is_malformed_is_refused() {
     assert!(split.base(&RFC_TARGET, |_| Some("a\n\"@method\": GET".to_owned())).is_err());
 }
 
+#[test]
+fn as_many_components_and_bytes_as_may_be_and_one_more() {
+    let of = |components: usize| {
+        let names: Vec<String> = (0..components).map(|n| format!("\"x-{n}\"")).collect();
+        Signed::parse(&format!("s=({});created=1", names.join(" ")), "s=:AA==:")
+    };
+    assert_eq!(of(32).unwrap().components.len(), 32);
+    assert!(of(33) == Err(SignatureError::Malformed));
+    let (start, end) = ("s=(\"@method\");created=1;nonce=\"", "\"");
+    let long = |bytes: usize| format!("{start}{}{end}", "x".repeat(bytes - start.len() - end.len()));
+    assert!(Signed::parse(&long(8_192), "s=:AA==:").is_ok());
+    assert!(Signed::parse(&long(8_193), "s=:AA==:") == Err(SignatureError::Malformed));
+    // The label, `=:` and `:` around groups of four.
+    let signed = |label: &str| {
+        let signature = format!("{label}=:{}:", "AAAA".repeat(2_047));
+        (signature.len(), Signed::parse(&format!("{label}=(\"@method\")"), &signature).is_ok())
+    };
+    assert_eq!(signed("s"), (8_192, true));
+    assert_eq!(signed("ss"), (8_193, false));
+}
+
 proptest! {
     #[test]
     fn what_we_sign_verifies_and_nothing_else_does(

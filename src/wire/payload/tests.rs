@@ -202,6 +202,7 @@ fn workdirs() {
     ] {
         refused(&json!({"sandbox": {"workdir": bad}}), "sandbox.workdir");
     }
+    taken(&json!({"sandbox": {"workdir": format!("/{}", "x".repeat(rules::MAX_WORKDIR - 1))}}));
     refused(
         &json!({"sandbox": {"workdir": format!("/{}", "x".repeat(rules::MAX_WORKDIR))}}),
         "sandbox.workdir",
