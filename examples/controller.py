@@ -7,6 +7,7 @@ take it into a program of yours.
     export QUICKCMD_CONTROLLER_ID=controller-1
     export QUICKCMD_SECRET_FILE=~/.config/quickcmd/secret    # or QUICKCMD_SECRET, the text itself
     export QUICKCMD_CA=~/.config/quickcmd/agent-cert.pem     # if the certificate is signed by no authority of this host
+    export QUICKCMD_AGENT_ID=agent-1                         # if it is to be taken by that agent alone (`audience`)
     examples/controller.py 'echo hello; exit 3'
     examples/controller.py --poll 'echo hello'               # asks for the status instead of opening a WebSocket
     examples/controller.py --image alpine:latest --timeout 60 'apk --version'
@@ -52,11 +53,12 @@ class Untrusted(Exception):
 class Controller:
     """Speaks to one agent as one controller."""
 
-    def __init__(self, url, controller_id, secret, ca=None, fingerprint=None):
+    def __init__(self, url, controller_id, secret, ca=None, fingerprint=None, agent_id=None):
         self.url = urllib.parse.urlsplit(url)
         if self.url.scheme not in ("https", "http") or not self.url.hostname:
             raise ValueError(f"{url!r} is no URL of an agent: https://host:port is")
         self.controller_id = controller_id
+        self.agent_id = agent_id
         # The text is the key, as it stands: 64 hexadecimal digits are 64 bytes.
         self.secret = secret.encode()
         self.fingerprint = fingerprint and fingerprint.replace(":", "").lower()
@@ -151,6 +153,8 @@ class Controller:
             "timestamp": now,
             "controller_id": self.controller_id,
         }
+        if self.agent_id:
+            payload["agent_id"] = self.agent_id
         if sandbox:
             payload["sandbox"] = sandbox
         body = self.envelope(payload)
@@ -173,6 +177,8 @@ class Controller:
             "ttl": now + JOB_TTL,
             "controller_id": self.controller_id,
         }
+        if self.agent_id:
+            payload["agent_id"] = self.agent_id
         path = f"/api/v1/jobs/{urllib.parse.quote(job_id, safe='')}/cancel"
         self.request("POST", path, self.envelope(payload), {"Content-Type": "application/json"})
 
@@ -287,6 +293,7 @@ def settings():
     parser.add_argument("--secret-file", default=env("QUICKCMD_SECRET_FILE"), help="else $QUICKCMD_SECRET is the secret")
     parser.add_argument("--ca", default=env("QUICKCMD_CA"), help="PEM of the authority, or of the agent's certificate")
     parser.add_argument("--fingerprint", default=env("QUICKCMD_FINGERPRINT"), help="SHA-256 of the one certificate to trust")
+    parser.add_argument("--agent-id", default=env("QUICKCMD_AGENT_ID"), help="the only agent that may take what is signed")
     parser.add_argument("--poll", action="store_true", help="ask for the status; no WebSocket")
     parser.add_argument("--image")
     parser.add_argument("--timeout", type=int, metavar="SECONDS")
@@ -317,7 +324,7 @@ def main():
     try:
         arguments, secret, sandbox = settings()
         ca = arguments.ca and os.path.expanduser(arguments.ca)
-        agent = Controller(arguments.url, arguments.controller_id, secret, ca, arguments.fingerprint)
+        agent = Controller(arguments.url, arguments.controller_id, secret, ca, arguments.fingerprint, arguments.agent_id)
     except (OSError, ValueError) as error:
         return fail(78, error)
     job_id = None

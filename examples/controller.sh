@@ -6,6 +6,7 @@
 #   export QUICKCMD_CONTROLLER_ID=controller-1
 #   export QUICKCMD_SECRET_FILE=~/.config/quickcmd/secret    # or QUICKCMD_SECRET, the text itself
 #   export QUICKCMD_CA=~/.config/quickcmd/agent-cert.pem     # if the certificate is signed by no authority of this host
+#   export QUICKCMD_AGENT_ID=agent-1                         # if it is to be taken by that agent alone (`audience`)
 #   examples/controller.sh 'echo hello; exit 3'
 #
 # Exit codes: the job's own; else 64 usage, 69 agent not reached, 72 the end is not known, 77 refused, 78 settings.
@@ -15,7 +16,7 @@ export LC_ALL=C
 fail() { local code="$1"; shift; echo "controller.sh: $*" >&2; exit "$code"; }
 
 case "${1:-}" in
-    -h | --help) sed -n '2,11s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    -h | --help) sed -n '2,12s/^# \{0,1\}//p' "$0"; exit 0 ;;
 esac
 [ $# -eq 1 ] || fail 64 "usage: controller.sh COMMAND (see --help)"
 for tool in openssl curl jq od; do
@@ -85,10 +86,11 @@ read_signed() {
 # 1. The payload, serialised once: the bytes that are signed are the bytes that are sent.
 now="$(date +%s)"
 job_id="sh-$(openssl rand -hex 12)"
-payload="$(jq -cn --arg job_id "$job_id" --arg command "$1" --arg controller_id "$controller" --argjson now "$now" '{
+payload="$(jq -cn --arg job_id "$job_id" --arg command "$1" --arg controller_id "$controller" --argjson now "$now" \
+    --arg agent_id "${QUICKCMD_AGENT_ID:-}" '{
     job_id: $job_id, prompt: "", command: $command, candidate_metadata: null, plugin_metadata: null,
     required_scopes: null, snapshot_metadata: "", ttl: ($now + 300), timestamp: $now, controller_id: $controller_id
-}')"
+} + if $agent_id == "" then {} else {agent_id: $agent_id} end')"
 
 # 2. Signed and submitted. Sent again after a lost answer, the same bytes would still run once.
 mac="$(printf %s "$payload" | hmac | od -An -v -tx1 | tr -d ' \n')"

@@ -82,6 +82,8 @@ pub async fn attend(
     system: bool,
     accepted: Option<&dyn Fn() -> Result<(), Fault>>,
 ) -> Result<End, Fault> {
+    // Its end is asked for where it was sent to.
+    let client = &client.clone().at(payload.agent_id.as_deref());
     let mut signals = Signals::new()?;
     // Once it may be on its way, only its answer says whether there is a job to cancel: wait for that.
     let mut caught = None;

@@ -37,7 +37,7 @@ struct File {
     ca: Option<PathBuf>,
     fingerprint: Option<String>,
     insecure: bool,
-    /// Addresses jobs to this agent only (`agent_id`).
+    /// Addresses jobs and cancellations to this agent only (`agent_id`).
     agent_id: Option<String>,
 }
 

@@ -56,6 +56,8 @@ struct Cancel<'a> {
     ttl: i64,
     controller_id: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
+    agent_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     job_controller_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
@@ -103,6 +105,7 @@ impl Client {
             timestamp: now,
             ttl: now + CANCEL_TTL,
             controller_id: &self.inner.settings.controller_id,
+            agent_id: self.at.as_deref(),
             job_controller_id: self.of.as_deref(),
             reason,
         };

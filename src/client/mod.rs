@@ -115,6 +115,8 @@ pub struct Client {
     inner: Arc<Inner>,
     /// Whose jobs are meant, where an id alone may not say it.
     of: Option<Arc<str>>,
+    /// The only agent that may take what is signed, where that is known.
+    at: Option<Arc<str>>,
 }
 
 #[derive(Debug)]
@@ -168,13 +170,20 @@ impl Client {
             reached: AtomicBool::new(false),
             ahead: ahead::Ahead::default(),
         };
-        Ok(Client { inner: Arc::new(inner), of: None })
+        Ok(Client { inner: Arc::new(inner), of: None, at: None })
     }
 
     /// The same client; by a job's id it means that controller's.
     #[must_use]
     pub fn of(mut self, controller_id: Option<&str>) -> Client {
         self.of = controller_id.map(Arc::from);
+        self
+    }
+
+    /// The same client; its signed cancellations are for that agent alone. (Of a job its payload says it.)
+    #[must_use]
+    pub fn at(mut self, agent_id: Option<&str>) -> Client {
+        self.at = agent_id.map(Arc::from);
         self
     }
 

@@ -121,8 +121,8 @@ impl Gate {
         if cancel.job_id != job_id {
             return Err(invalid("job_id", "is another job than the path names"));
         }
-        // A job's id means nothing at another agent, so the audience need not be given here.
-        grant::audience(&self.config, cancel.agent_id.as_deref(), false)?;
+        // A controller may have given another agent a job of the same id.
+        grant::audience(&self.config, cancel.agent_id.as_deref())?;
         Ok(AdmittedCancel {
             admin: controller.admin,
             controller_id: cancel.controller_id,

@@ -11,15 +11,15 @@ use crate::{
     },
 };
 
-/// The job must be for this agent, if it says for whom it is.
-pub(super) fn audience(config: &GateConfig, agent_id: Option<&str>, required: bool) -> Result<(), Problem> {
+/// What is signed must be for this agent, if it says for whom it is; where that is required, it must say so.
+pub(super) fn audience(config: &GateConfig, agent_id: Option<&str>) -> Result<(), Problem> {
     match agent_id {
         Some(asked) if asked != config.agent_id => Err(Problem::new(Code::WrongAgent)
             .details(format!("`agent_id` is `{asked}`, but this agent is `{}`", config.agent_id))
             .with("field", "agent_id")
             .with("agent_id", config.agent_id.as_str())),
-        None if required => {
-            let why = format!("is missing: this agent takes only jobs for `{}`", config.agent_id);
+        None if config.audience_required => {
+            let why = format!("is missing: this agent takes only what is signed for `{}`", config.agent_id);
             Err(invalid("agent_id", &why))
         }
         Some(_) | None => Ok(()),

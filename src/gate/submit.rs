@@ -136,7 +136,7 @@ impl Gate {
 
         let none = SandboxRequest::default();
         let asked = payload.sandbox.as_ref().unwrap_or(&none);
-        grant::audience(config, payload.agent_id.as_deref(), config.audience_required)?;
+        grant::audience(config, payload.agent_id.as_deref())?;
         grant::scopes(controller, payload.required_scopes.as_deref())?;
         let image = grant::image(config, controller, asked.image.as_deref())?;
         let limits = grant::limits(config, controller, asked)?;

@@ -377,8 +377,10 @@ async fn ctrl_c_cancels_and_waits_for_the_end() {
     for (signal, code) in [(nix::sys::signal::Signal::SIGINT, 130), (nix::sys::signal::Signal::SIGTERM, 143)]
     {
         let (agent, _) = until_cancelled().await;
-        let mut child =
-            agent.command(&["run", "--job-id", "job-1", "--", "sleep 1000"]).spawn().expect("it starts");
+        let mut child = agent
+            .command(&["run", "--job-id", "job-1", "--agent-id", "agent-7", "--", "sleep 1000"])
+            .spawn()
+            .expect("it starts");
         let mut out = BufReader::new(child.stdout.take().expect("piped"));
         let mut line = String::new();
         timeout(LIMIT, out.read_line(&mut line)).await.expect("in time").expect("a line");
@@ -389,6 +391,7 @@ async fn ctrl_c_cancels_and_waits_for_the_end() {
         assert_eq!(String::from_utf8_lossy(&done.stderr), "cancelling job job-1 (again to leave it)\n");
         let request = agent.asked("POST", "/api/v1/jobs/job-1/cancel").remove(0).payload();
         assert_eq!((&request["action"], &request["job_id"]), (&"cancel".into(), &"job-1".into()));
+        assert_eq!(request["agent_id"], "agent-7", "the agent that the job was for");
     }
 }
 

@@ -184,6 +184,28 @@ async fn a_cancel_is_signed() {
     );
 }
 
+/// For a person who has several agents: `--agent-id`, else the file's; none, if none is known.
+#[tokio::test]
+async fn a_cancel_is_for_the_agent_that_is_named() {
+    let answer = CancelAnswer { job_id: "job-1".into(), status: Status::Running, cancel_requested: true };
+    let agent = Fake::start(move |_, _| fake::json(200, &answer)).await;
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = dir.path().join("config.yaml");
+    std::fs::write(&file, "agent_id: of-file\n").expect("written");
+    for (args, config, expected) in [
+        (&["cancel", "job-1"][..], None, serde_json::Value::Null),
+        (&["cancel", "job-1"], Some(&file), json!("of-file")),
+        (&["cancel", "job-1", "--agent-id", "of-flag"], Some(&file), json!("of-flag")),
+    ] {
+        let mut command = agent.command(args);
+        command.envs(config.map(|path| ("QUICKCMD_CONFIG", path)));
+        let ran = fake::run(command).await;
+        assert_eq!(ran.code, Some(0), "{}", ran.err());
+        let request = agent.asked("POST", "/api/v1/jobs/job-1/cancel").pop().expect("a cancel").payload();
+        assert_eq!(request["agent_id"], expected, "{args:?}");
+    }
+}
+
 #[tokio::test]
 async fn submit_prints_the_id_and_sends_what_was_asked_for() {
     let agent = Fake::start(|_, _| fake::accepted()).await;

@@ -94,11 +94,28 @@ async fn python_says_that_an_output_is_not_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn both_name_the_agent_that_wants_an_audience() {
+    let config = "audience: required\n".to_owned();
+    let agent = Agent::setup(&Setup { config, signed_reads: true }).await;
+    for example in ["examples/controller.py", "examples/controller.sh"] {
+        let program = path(example);
+        let left = run(controller(&program, &agent, SECRET).arg(COMMAND)).await;
+        assert_eq!(left.code, Some(77), "{left:?}");
+        assert!(left.stderr.contains("agent_id"), "{left:?}");
+        let left =
+            run(controller(&program, &agent, SECRET).env("QUICKCMD_AGENT_ID", &agent.id).arg(COMMAND)).await;
+        assert_ran(&left, &agent);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn python_cancels_a_job_that_nobody_reads_any_more() {
-    let agent = closed().await;
+    let config = "audience: required\n".to_owned();
+    let agent = Agent::setup(&Setup { config, signed_reads: true }).await;
     let program = path("examples/controller.py");
     let pipe = format!("'{program}' 'while :; do echo y; sleep 0.05; done' | head -n 1");
     let mut shell = controller("bash", &agent, SECRET);
+    shell.env("QUICKCMD_AGENT_ID", &agent.id);
     let left = run(shell.args(["-c", &format!("set -o pipefail; {pipe}")])).await;
     assert_eq!((left.code, left.stdout.as_slice()), (Some(141), b"y\n".as_slice()), "{}", left.stderr);
     let id: String = agent.db().query_row("select job_id from jobs", [], |row| row.get(0)).expect("a job");

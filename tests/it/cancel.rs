@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::harness::{Agent, CONTROLLER, cancel};
+use crate::harness::{Agent, CONTROLLER, cancel, now, payload, sign};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_running_job_is_ended() {
@@ -20,6 +20,34 @@ async fn a_running_job_is_ended() {
     let (status, answer) = agent.post_to(&path, cancel(&id, CONTROLLER)).await;
     assert_eq!((status, &answer["code"]), (409, &json!("JOB_ENDED")), "{answer}");
     agent.no_container_left().await;
+}
+
+/// A controller that gives two agents a job of the same id, and ends it at one of them: who has seen that go by can't
+/// end the other with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancellation_for_another_agent_ends_nothing_here() {
+    let agent = Agent::with("audience: required\n").await;
+    let here = agent.id.as_str();
+    let job = payload("sleep 300", json!({"agent_id": here}));
+    let (status, answer) = agent.post(sign(&job.to_string())).await;
+    assert_eq!(status, 202, "{answer}");
+    let id = job["job_id"].as_str().expect("an id");
+    let path = format!("/api/v1/jobs/{id}/cancel");
+    let of = |agent_id: Option<&str>| {
+        let mut fields = json!({"action": "cancel", "job_id": id, "timestamp": now(), "ttl": now() + 60,
+                                "controller_id": CONTROLLER});
+        if let Some(agent_id) = agent_id {
+            fields["agent_id"] = json!(agent_id);
+        }
+        sign(&fields.to_string())
+    };
+    let (status, answer) = agent.post_to(&path, of(Some("another-agent"))).await;
+    assert_eq!((status, &answer["code"]), (403, &json!("WRONG_AGENT")), "{answer}");
+    let (status, answer) = agent.post_to(&path, of(None)).await;
+    assert_eq!((status, &answer["field"]), (400, &json!("agent_id")), "it might be for any: {answer}");
+    agent.until_status(id, "running").await;
+    assert!(matches!(agent.post_to(&path, of(Some(here))).await.0, 200 | 202));
+    assert_eq!(agent.ended(id).await["reason"], "cancelled");
 }
 
 #[tokio::test(flavor = "multi_thread")]

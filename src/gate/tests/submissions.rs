@@ -206,6 +206,22 @@ fn cancellations() {
     assert_eq!(problem(json!({"ttl": SIGNED_AT - 1})).code, Code::JobExpired);
     assert_eq!(problem(json!({"agent_id": "agent-2"})).code, Code::WrongAgent);
     assert_eq!(problem(json!({"controller_id": "stranger"})).code, Code::ControllerNotAllowed);
+    // Where an audience is required, a cancellation needs one as a job does: without it, it would hold at every agent.
+    let mut config = config();
+    config.audience_required = true;
+    let strict = Gate::new(&config, ReadAccess::Signed).unwrap();
+    let cancel = |agent_id: Value| {
+        let fields = json!({
+            "action": "cancel", "job_id": "job-123", "timestamp": SIGNED_AT, "ttl": SIGNED_AT + 60,
+            "controller_id": "controller-1", "agent_id": agent_id
+        });
+        let body = envelope::sign(fields.to_string().as_bytes(), &SigningKey::hmac(SECRET));
+        strict.cancel("job-123", &body, NOW).map_err(|refused| refused.problem)
+    };
+    assert!(cancel(json!("agent-1")).is_ok());
+    assert_eq!(cancel(json!("agent-2")).unwrap_err().code, Code::WrongAgent);
+    let missing = cancel(Value::Null).unwrap_err();
+    assert_eq!((missing.code, &missing.more["field"]), (Code::InvalidField, &json!("agent_id")));
     // A signed job ends no job, and a signed cancellation starts none.
     assert_eq!(
         gate().cancel("job-123", &signed(&json!({})), NOW).unwrap_err().problem.code,
