@@ -74,6 +74,10 @@ async fn lists_show_a_controllers_own_jobs_in_pages() {
         cursor = page["next_cursor"].clone();
     }
     assert_eq!(commands, ["echo 4", "echo 3", "echo 2", "echo 1", "echo 0"], "newest first, nobody else's");
+    let (status, page) = signed_get(&agent, "/api/v1/jobs?limit=500", CONTROLLER, SECRET).await;
+    assert_eq!((status, page["jobs"].as_array().map(Vec::len)), (200, Some(5)), "{page}");
+    let (status, answer) = signed_get(&agent, "/api/v1/jobs?limit=501", CONTROLLER, SECRET).await;
+    assert_eq!((status, &answer["code"]), (400, &json!("INVALID_QUERY")), "{answer}");
     let (status, answer) = signed_get(&agent, "/api/v1/jobs?limit=0", CONTROLLER, SECRET).await;
     assert_eq!((status, &answer["code"]), (400, &json!("INVALID_QUERY")), "{answer}");
     let (status, answer) = signed_get(&agent, "/api/v1/jobs?status=sleeping", CONTROLLER, SECRET).await;

@@ -386,6 +386,19 @@ async fn whose_job_is_meant_can_be_said() {
 }
 
 #[tokio::test]
+async fn a_parameter_that_is_a_text_may_have_512_bytes() {
+    let door = door(config());
+    let x = |length: usize| "x".repeat(length);
+    for path in ["/api/v1/jobs?cursor=", "/api/v1/jobs?controller_id=", "/api/v1/jobs/job-1?controller_id="] {
+        assert_eq!(door.get(&format!("{path}{}", x(512))).await.status, 200, "{path}");
+        for wrong in [x(513), String::new()] {
+            let answer = door.get(&format!("{path}{wrong}")).await;
+            assert_eq!(answer.refusal(), (400, "INVALID_QUERY".to_owned()), "{path}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_query_of_many_parameters_is_not_compared() {
     let door = door(config());
     let query: Vec<String> = (0..16).map(|n| format!("p{n}=1")).collect();

@@ -202,11 +202,6 @@ fn workdirs() {
     ] {
         refused(&json!({"sandbox": {"workdir": bad}}), "sandbox.workdir");
     }
-    taken(&json!({"sandbox": {"workdir": format!("/{}", "x".repeat(rules::MAX_WORKDIR - 1))}}));
-    refused(
-        &json!({"sandbox": {"workdir": format!("/{}", "x".repeat(rules::MAX_WORKDIR))}}),
-        "sandbox.workdir",
-    );
 }
 
 #[test]
@@ -306,6 +301,111 @@ fn files_and_artifacts() {
     refused(&artifacts(json!([1])), "sandbox.artifacts.0");
     refused(&artifacts(json!("a")), "sandbox.artifacts");
     refused(&artifacts(json!((0..65).map(|n| n.to_string()).collect::<Vec<_>>())), "sandbox.artifacts");
+}
+
+/// The numbers of docs/protocol.md, as they stand there.
+#[test]
+fn both_sides_of_each_number_of_the_contract() {
+    let x = |length: usize| "x".repeat(length);
+    let env = |entries: usize| -> Map<String, Value> {
+        (0..entries).map(|n| (format!("A{n}"), json!(""))).collect()
+    };
+    let files = |count: usize| -> Vec<Value> {
+        (0..count).map(|n| json!({"path": n.to_string(), "content": ""})).collect()
+    };
+    let paths = |count: usize| (0..count).map(|n| n.to_string()).collect::<Vec<_>>();
+    let argv = |items: Vec<String>| json!({"command": "", "argv": items});
+    let in_sandbox = |name: &str, value: Value| json!({"sandbox": {name: value}});
+    let (env_a, secrets) = (
+        |length: usize| in_sandbox("env", json!({"A": x(length)})),
+        |length: usize| in_sandbox("secret_env", json!({"A": x(65_535), "B": x(length - 65_535)})),
+    );
+    // Four items of which none is too long.
+    let in_all =
+        |length: usize| argv(vec![x(131_071), x(131_071), x(131_071), x(131_071), x(length - 524_284)]);
+    for (inside, outside, field) in [
+        (json!({"job_id": x(128)}), json!({"job_id": x(129)}), "job_id"),
+        (json!({"prompt": x(65_536)}), json!({"prompt": x(65_537)}), "prompt"),
+        (
+            json!({"snapshot_metadata": x(65_536)}),
+            json!({"snapshot_metadata": x(65_537)}),
+            "snapshot_metadata",
+        ),
+        (json!({"command": x(131_071)}), json!({"command": x(131_072)}), "command"),
+        (
+            json!({"required_scopes": vec!["s"; 64]}),
+            json!({"required_scopes": vec!["s"; 65]}),
+            "required_scopes",
+        ),
+        (json!({"required_scopes": [x(256)]}), json!({"required_scopes": [x(257)]}), "required_scopes.0"),
+        (json!({"agent_id": x(256)}), json!({"agent_id": x(257)}), "agent_id"),
+        (argv(vec![x(1); 1_024]), argv(vec![x(1); 1_025]), "argv"),
+        (argv(vec![x(131_071)]), argv(vec![x(131_072)]), "argv.0"),
+        (in_all(524_288), in_all(524_289), "argv"),
+        (in_sandbox("image", json!(x(512))), in_sandbox("image", json!(x(513))), "sandbox.image"),
+        (in_sandbox("cpu_limit", json!(0.01)), in_sandbox("cpu_limit", json!(0.009)), "sandbox.cpu_limit"),
+        (
+            in_sandbox("memory_limit", json!(16_777_216)),
+            in_sandbox("memory_limit", json!(16_777_215)),
+            "sandbox.memory_limit",
+        ),
+        (in_sandbox("pids_limit", json!(2)), in_sandbox("pids_limit", json!(1)), "sandbox.pids_limit"),
+        (
+            in_sandbox("timeout_seconds", json!(1)),
+            in_sandbox("timeout_seconds", json!(0)),
+            "sandbox.timeout_seconds",
+        ),
+        (
+            in_sandbox("tmpfs_size", json!(65_536)),
+            in_sandbox("tmpfs_size", json!(65_535)),
+            "sandbox.tmpfs_size",
+        ),
+        (in_sandbox("env", json!(env(256))), in_sandbox("env", json!(env(257))), "sandbox.env"),
+        (in_sandbox("env", json!({x(128): ""})), in_sandbox("env", json!({x(129): ""})), "sandbox.env"),
+        (env_a(65_536), env_a(65_537), "sandbox.env.A"),
+        (
+            in_sandbox("secret_env", json!(env(256))),
+            in_sandbox("secret_env", json!(env(257))),
+            "sandbox.secret_env",
+        ),
+        (secrets(65_536), secrets(65_537), "sandbox.secret_env"),
+        (
+            in_sandbox("workdir", json!(format!("/{}", x(1_023)))),
+            in_sandbox("workdir", json!(format!("/{}", x(1_024)))),
+            "sandbox.workdir",
+        ),
+        (in_sandbox("files", json!(files(64))), in_sandbox("files", json!(files(65))), "sandbox.files"),
+        (
+            in_sandbox("artifacts", json!(paths(64))),
+            in_sandbox("artifacts", json!(paths(65))),
+            "sandbox.artifacts",
+        ),
+        (
+            in_sandbox("files", json!([{"path": x(512), "content": ""}])),
+            in_sandbox("files", json!([{"path": x(513), "content": ""}])),
+            "sandbox.files.0.path",
+        ),
+        (
+            in_sandbox("artifacts", json!([x(512)])),
+            in_sandbox("artifacts", json!([x(513)])),
+            "sandbox.artifacts.0",
+        ),
+    ] {
+        if let Err(problem) = parse(&inside) {
+            panic!("{field} at its limit: {:?}", problem.details);
+        }
+        refused(&outside, field);
+    }
+    let risk = |length: usize| {
+        taken(&json!({"candidate_metadata": {"risk_level": x(length)}})).risk_level().to_owned()
+    };
+    assert_eq!((risk(32), risk(33)), (x(32), "medium".to_owned()));
+    let cancel = |reason: usize| {
+        let text = json!({"action": "cancel", "job_id": "a", "timestamp": 1, "ttl": 2, "controller_id": "c",
+                          "reason": x(reason)});
+        Cancel::from_map(text.as_object().unwrap().clone()).map(drop).map_err(|problem| problem.code)
+    };
+    assert_eq!((cancel(1_024), cancel(1_025)), (Ok(()), Err(Code::InvalidField)));
 }
 
 #[test]
