@@ -32,7 +32,7 @@ scan: ## testssl.sh and slowhttptest against an agent; DURATION=, CONNECTIONS=
 dudect: ## whether a wrong MAC's time tells where it is wrong; a million samples, release build
 	@scripts/dudect.sh
 
-check: ## format, clippy without warnings, docs, shellcheck, cargo-deny where it is installed
+check: ## format, clippy without warnings, docs, shellcheck, cargo-deny; SKIP_DENY=1 without the last
 	@scripts/check.sh
 
 bench: ## measures beside Docker itself, release build; table and target/bench/summary.json (10 min)
