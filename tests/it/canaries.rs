@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use base64::Engine;
+use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::json;
 
 use crate::harness::{Agent, PATIENCE, Setup, cancel, payload, sign_with, signal, text_of, write_private};
@@ -22,16 +22,33 @@ struct Canaries(Vec<(String, Vec<u8>)>);
 
 impl Canaries {
     fn new(doors: &[&str]) -> Canaries {
-        let mut forms = Vec::new();
+        let mut canaries = Canaries(Vec::new());
         for door in doors {
-            let text = canary(door);
-            let base64 = base64::engine::general_purpose::STANDARD.encode(&text);
-            // Without its end, which depends on what would follow.
-            forms.push((format!("{door} as base64"), base64.as_bytes()[..base64.len() - 4].to_vec()));
-            forms.push((format!("{door} as hex"), hex::encode(&text).into_bytes()));
-            forms.push(((*door).to_owned(), text.into_bytes()));
+            canaries.add(door, canary(door).as_bytes());
         }
-        Canaries(forms)
+        canaries
+    }
+
+    fn add(&mut self, what: &str, bytes: &[u8]) {
+        let base64 = STANDARD.encode(bytes);
+        // Without its end, which depends on what would follow.
+        self.0.push((format!("{what} as base64"), base64.as_bytes()[..base64.len() - 4].to_vec()));
+        self.0.push((format!("{what} as hex"), hex::encode(bytes).into_bytes()));
+        let numbers = format!("{bytes:?}");
+        self.0.push((format!("{what} as numbers"), numbers.trim_matches(['[', ']']).as_bytes().to_vec()));
+        self.0.push((what.to_owned(), bytes.to_vec()));
+    }
+
+    /// The private part of the key in a file: 32 bytes of PKCS #8's structure (RFC 5958) for P-256. In two parts, as the
+    /// file's lines have it: neither is in the certificate, as the public half is, which everybody may see.
+    fn add_key(&mut self, file: &Path) {
+        let pem = std::fs::read_to_string(file).expect("a key");
+        let text: String = pem.lines().filter(|line| !line.starts_with('-')).collect();
+        let bytes = STANDARD.decode(text).expect("base64");
+        assert_eq!(bytes[31..36], [2, 1, 1, 4, 32], "version 1 of RFC 5915, and 32 bytes");
+        self.add("the TLS key's first part", &bytes[36..48]);
+        self.add("the TLS key's second part", &bytes[48..66]);
+        assert_eq!(self.found(pem.as_bytes()).len(), 2, "it is found where it is");
     }
 
     /// Which of them these bytes hold.
@@ -67,32 +84,95 @@ fn docker(arguments: &[&str]) -> Vec<u8> {
     [output.stdout, output.stderr].concat()
 }
 
+/// `quickcmd-agent --check` of what an agent is configured with.
+fn check(agent: &Agent, environment: &[(&str, &str)]) -> std::process::Output {
+    Command::new(env!("CARGO_BIN_EXE_quickcmd-agent"))
+        .args(["--check", "--config"])
+        .arg(agent.dir.path().join("agent.yaml"))
+        .envs(environment.iter().copied())
+        .output()
+        .expect("it runs")
+}
+
+/// SIGHUP; the agent does not take what is there now, nor does `--check`, and this says so without a secret. What the
+/// agent says is in its log, which is searched at the end.
+async fn refused_reload(agent: &Agent, environment: &[(&str, &str)], canaries: &Canaries, what: &str) {
+    let before = agent.log().matches("configuration not reloaded").count();
+    signal(agent.pid(), nix::sys::signal::Signal::SIGHUP);
+    let end = Instant::now() + PATIENCE;
+    while agent.log().matches("configuration not reloaded").count() == before {
+        assert!(Instant::now() < end, "no refused reload:\n{what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let check = check(agent, environment);
+    assert!(!check.status.success(), "{what}");
+    canaries.absent("--check", [check.stdout, check.stderr].concat());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn secrets_leave_by_no_door() {
-    let doors = ["shared", "own", "metrics", "env", "secret", "stdin", "bearer", "cookie", "header", "query"];
-    let canaries = Canaries::new(&doors);
+    let doors = [
+        "shared",
+        "own",
+        "key file",
+        "credential",
+        "metrics",
+        "env",
+        "secret",
+        "stdin",
+        "files",
+        "files-base64",
+        "bearer",
+        "cookie",
+        "header",
+        "query",
+    ];
+    let mut canaries = Canaries::new(&doors);
     let own = canary("own");
     let mut agent = Agent::prepare(&Setup {
         config: format!(
             "hmac_secret: \"{}\"\nmetrics_token: \"{}\"\nlog: {{level: trace}}\nread_access: job-id\n\
-             controllers:\n  - id: watched\n    keys: [{{secret_env: CANARY_OF_THE_TEST}}]\n",
+             controllers:\n  - id: watched\n    keys: [{{secret_env: CANARY_OF_THE_TEST}}, {{secret_file: key.secret}}, \
+             {{secret_credential: canary}}]\n",
             canary("shared"),
             canary("metrics"),
         ),
         signed_reads: false,
     });
-    agent.launch_with(&[("CANARY_OF_THE_TEST", &own)]);
+    let (secret_file, key_file) = (agent.dir.path().join("key.secret"), agent.dir.path().join("key.pem"));
+    canaries.add_key(&key_file);
+    write_private(&secret_file, &canary("key file"));
+    // As systemd leaves them.
+    let credentials = agent.dir.path().join("credentials");
+    std::fs::create_dir(&credentials).expect("a folder");
+    write_private(&credentials.join("canary"), &canary("credential"));
+    let credentials = credentials.to_str().expect("text").to_owned();
+    let environment = [("CANARY_OF_THE_TEST", &*own), ("CREDENTIALS_DIRECTORY", &*credentials)];
+    agent.launch_with(&environment);
     agent.until_ready().await;
+
+    // Each of the controller's keys is one.
+    for door in ["key file", "credential"] {
+        let job = payload("echo fine", json!({"controller_id": "watched"}));
+        let (status, answer) = agent.post(sign_with(&job.to_string(), &canary(door))).await;
+        assert_eq!(status, 202, "{door}: {answer}\n{}", agent.log());
+        canaries.absent("the answer to a submission", answer.to_string());
+        canaries.absent("a result", agent.ended(job["job_id"].as_str().expect("an id")).await.to_string());
+    }
 
     // A job that is given all of them, and prints those that are declared secret.
     let job = payload(
-        "echo \"it is $TOKEN\"; echo \"no: $TOKEN\" >&2; wc -c; echo waits; sleep 300",
+        "echo \"it is $TOKEN\"; echo \"no: $TOKEN\" >&2; wc -c; cat brought brought-too | wc -c; echo waits; sleep 300",
         json!({
             "controller_id": "watched",
             "sandbox": {
                 "env": {"OPEN": canary("env")},
                 "secret_env": {"TOKEN": canary("secret")},
                 "stdin": canary("stdin"),
+                "files": [
+                    {"path": "brought", "content": canary("files")},
+                    {"path": "brought-too", "content": STANDARD.encode(canary("files-base64")), "encoding": "base64"},
+                ],
             },
         }),
     );
@@ -108,6 +188,8 @@ async fn secrets_leave_by_no_door() {
         seen.push_str(frame["data"].as_str().expect("text"));
     }
     assert!(seen.contains("it is [REDACTED]") && seen.contains("no: [REDACTED]"), "{seen}");
+    let brought = canary("files").len() + canary("files-base64").len();
+    assert!(seen.contains(&format!("\n{brought}\n")), "the files are there: {seen}");
 
     // Docker knows the container, and not what the job is or says.
     let containers = agent.containers();
@@ -134,6 +216,21 @@ async fn secrets_leave_by_no_door() {
             json!({"sandbox": {"env": {"TOKEN": canary("env")}, "secret_env": {"TOKEN": canary("secret")}}}),
         ),
         ("no base64", "true", json!({"sandbox": {"stdin": {"base64": canary("stdin")}}})),
+        (
+            "a file that is no base64",
+            "true",
+            json!({"sandbox": {"files": [{"path": "a", "content": canary("files"), "encoding": "base64"}]}}),
+        ),
+        (
+            "a file's mode",
+            "true",
+            json!({"sandbox": {"files": [{"path": "a", "content": canary("files"), "mode": "4755"}]}}),
+        ),
+        (
+            "a file twice",
+            "true",
+            json!({"sandbox": {"files": [{"path": "a", "content": canary("files")}, {"path": "a", "content": canary("files")}]}}),
+        ),
         (
             "an image",
             "true",
@@ -197,22 +294,24 @@ async fn secrets_leave_by_no_door() {
         good.replace("metrics_token:", "metrics_tokens:"),
     ] {
         write_private(&file, &broken);
-        let before = agent.log().matches("configuration not reloaded").count();
-        signal(agent.pid(), nix::sys::signal::Signal::SIGHUP);
-        let end = Instant::now() + PATIENCE;
-        while agent.log().matches("configuration not reloaded").count() == before {
-            assert!(Instant::now() < end, "no refused reload:\n{broken}");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        let check = Command::new(env!("CARGO_BIN_EXE_quickcmd-agent"))
-            .args(["--check", "--config"])
-            .arg(&file)
-            .output()
-            .expect("it runs");
-        assert!(!check.status.success(), "{broken}");
-        canaries.absent("--check", [check.stdout, check.stderr].concat());
+        refused_reload(&agent, &environment, &canaries, &broken).await;
     }
     write_private(&file, &good);
+
+    // Files of secrets that are no longer as they must be.
+    let mut binary = canary("key file").into_bytes();
+    binary.push(0xff);
+    let key = std::fs::read(&key_file).expect("a key");
+    let half = &key[..key.len() / 2];
+    for (path, broken) in [(&secret_file, &*binary), (&key_file, half)] {
+        let before = std::fs::read(path).expect("a file");
+        std::fs::write(path, broken).expect("written");
+        refused_reload(&agent, &environment, &canaries, &path.display().to_string()).await;
+        std::fs::write(path, before).expect("written");
+    }
+    let check = check(&agent, &environment);
+    assert!(check.status.success(), "{check:?}");
+    canaries.absent("--check of what is right", [check.stdout, check.stderr].concat());
 
     // No core file, whatever ends it.
     let limits = std::fs::read_to_string(format!("/proc/{}/limits", agent.pid())).expect("its limits");
@@ -245,9 +344,13 @@ async fn secrets_leave_by_no_door() {
 fn a_canary_is_found_in_each_of_its_forms() {
     let canaries = Canaries::new(&["stdin"]);
     let text = canary("stdin");
-    let base64 = base64::engine::general_purpose::STANDARD.encode(format!("{text} and more"));
+    let base64 = STANDARD.encode(format!("{text} and more"));
     assert_eq!(canaries.found(format!("a {text} b").as_bytes()), ["stdin"]);
     assert_eq!(canaries.found(format!("a {base64} b").as_bytes()), ["stdin as base64"]);
     assert_eq!(canaries.found(hex::encode(&text).as_bytes()), ["stdin as hex"]);
+    assert_eq!(
+        canaries.found(format!("secret: {:?}", format!("a{text}b").as_bytes()).as_bytes()),
+        ["stdin as numbers"]
+    );
     assert_eq!(canaries.found(b"nothing"), Vec::<&str>::new());
 }
