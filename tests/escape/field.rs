@@ -12,7 +12,11 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
 
-use crate::harness::Agent;
+use crate::{
+    harness::{Agent, Setup, image, unique},
+    neighbour::Neighbour,
+    volumes::{Volumes, docker},
+};
 
 /// One attempt of a row.
 pub struct Attempt {
@@ -42,28 +46,38 @@ where
 const SLACK: usize = 8;
 /// Resident memory that the agent may ever have had, in KiB. A body of 4 MiB is the largest thing that it holds.
 const SMALL: u64 = 96 * 1024;
-/// What the neighbour prints.
-const COUNT: u32 = 30;
 
 /// An agent, and how it was before the first attempt.
 pub struct Field {
     pub agent: Agent,
+    /// An image that declares a volume at `/data`.
+    pub with_volume: String,
+    volumes: Volumes,
     descriptors: usize,
     pid: u32,
 }
 
 impl Field {
     pub async fn new() -> Field {
-        let agent = Agent::with(
-            "grace: 1s\nmax_concurrent_jobs: 4\nmax_body_bytes: 4 MiB\noutput: {limit: 1 MiB}\npolicy: {deny: []}\n\
-             default_timeout_seconds: 120\nartifacts: {max_files: 20, max_file: 1 MiB, max_total: 4 MiB}\n",
-        )
-        .await;
+        let with_volume = image_with_volume();
+        // One more at once than any attempt has: the neighbour is there all the time.
+        let mut agent = Agent::prepare(&Setup {
+            config: format!(
+                "grace: 1s\nmax_concurrent_jobs: 5\nmax_body_bytes: 4 MiB\noutput: {{limit: 1 MiB}}\npolicy: {{deny: []}}\n\
+                 default_timeout_seconds: 120\nartifacts: {{max_files: 20, max_file: 1 MiB, max_total: 4 MiB}}\n\
+                 allowed_images: [\"{}\", \"{with_volume}\"]\n",
+                image()
+            ),
+            signed_reads: false,
+        });
+        let volumes = Volumes::of(&agent.id);
+        agent.launch();
+        agent.until_ready().await;
         let warm = agent.run("echo warm").await;
         assert_eq!(warm["stdout"], "warm\n", "{warm}");
         agent.no_container_left().await;
         let (descriptors, pid) = (descriptors(agent.pid()), agent.pid());
-        Field { agent, descriptors, pid }
+        Field { agent, with_volume, volumes, descriptors, pid }
     }
 
     /// Runs a shell command; the result.
@@ -84,18 +98,9 @@ impl Field {
         self.sh_with(command, sandbox).await
     }
 
-    /// A job of somebody who means no harm, begun before the attempts.
-    pub async fn neighbour(&self) -> String {
-        let command = format!("for n in $(seq {COUNT}); do echo $n; sleep 0.02; done");
-        self.agent.submit_with(&command, json!({"controller_id": "controller-2"})).await
-    }
-
-    /// The three checks after each row: the agent is well, the neighbour ended as usual, nothing is left.
-    pub async fn as_before(&self, neighbour: &str) {
-        let result = self.agent.ended(neighbour).await["result"].clone();
-        let counted: String = (1..=COUNT).map(|n| format!("{n}\n")).collect();
-        assert_eq!((&result["reason"], &result["exit_code"]), (&json!("exited"), &json!(0)), "{result}");
-        assert_eq!(result["stdout"], counted, "the neighbour was disturbed");
+    /// The three checks after each row: the agent is well, the neighbour was not disturbed, nothing is left.
+    pub async fn as_before(&self, neighbour: Neighbour) {
+        neighbour.ended(&self.agent).await;
 
         let (status, health) = self.agent.get("/health").await;
         assert_eq!(
@@ -109,6 +114,8 @@ impl Field {
         assert!(peak < SMALL, "the agent's memory reached {peak} KiB");
 
         self.agent.no_container_left().await;
+        let volumes = self.volumes.left().await;
+        assert!(volumes.is_empty(), "volumes are left: {volumes:?}");
         assert_eq!(self.agent.no_folder_left().await, None);
         let end = Instant::now() + PATIENCE;
         loop {
@@ -166,6 +173,21 @@ impl Field {
         strange.extend(names(&data.join("sandboxes")).into_iter().filter(|name| !name.starts_with(".init-")));
         strange
     }
+}
+
+impl Drop for Field {
+    fn drop(&mut self) {
+        let _ = Command::new("docker").args(["image", "rm", "--force", &self.with_volume]).output();
+    }
+}
+
+/// The image of the tests, with a volume.
+fn image_with_volume() -> String {
+    let name = format!("quickcmd/test-volume:{}-{}", std::process::id(), unique());
+    let container = docker(&["create", "--network", "none", &image(), "true"]);
+    docker(&["commit", "--change=VOLUME /data", &container, &name]);
+    docker(&["rm", &container]);
+    name
 }
 
 const PATIENCE: Duration = Duration::from_secs(30);

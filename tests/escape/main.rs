@@ -11,13 +11,16 @@ mod harness;
 mod field;
 mod files;
 mod kernel;
+mod neighbour;
 mod output;
 mod reach;
 mod resources;
+mod volumes;
 
 use std::{fmt::Write as _, sync::Arc, time::Instant};
 
 use field::{Attempt, Field};
+use neighbour::Neighbour;
 
 /// Rows of the table, in its order: name, and how it must end.
 fn table() -> Vec<(&'static str, &'static str, Vec<Attempt>)> {
@@ -66,7 +69,7 @@ async fn every_attempt_of_the_table_ends_as_it_must() {
         let attempts: Vec<Attempt> = attempts.into_iter().filter(|one| full || !one.long).collect();
         let tried = attempts.len();
         let before = failures.len();
-        let neighbour = field.neighbour().await;
+        let neighbour = Neighbour::new(&field.agent).await;
         for attempt in attempts {
             // On a task, so that a failed one does not end the others.
             if tokio::spawn((attempt.run)(Arc::clone(&field))).await.is_err() {
@@ -74,7 +77,7 @@ async fn every_attempt_of_the_table_ends_as_it_must() {
             }
         }
         let checked = Arc::clone(&field);
-        if tokio::spawn(async move { checked.as_before(&neighbour).await }).await.is_err() {
+        if tokio::spawn(async move { checked.as_before(neighbour).await }).await.is_err() {
             failures.push(format!("{name}: what is left afterwards"));
         }
         let verdict = if failures.len() > before { "FAILED" } else { "held" };
