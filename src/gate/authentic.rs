@@ -125,7 +125,7 @@ impl Authentic<'_> {
         let kept = |text: String| if too_many { UNRECORDED.to_owned() } else { text };
         let claims = Claims {
             controller_id: shorten(&self.controller_id, rules::MAX_NAME),
-            key_id: self.proof.key_id.clone().or_else(|| self.named_key.clone()),
+            key_id: self.proof.key.key_id.as_deref().map(str::to_owned).or_else(|| self.named_key.clone()),
             job_id: text("job_id").filter(|job_id| rules::is_job_id(job_id)).map(str::to_owned),
             prompt: kept(text("prompt").unwrap_or_default().to_owned()),
             command: kept(command),

@@ -127,7 +127,7 @@ impl Gate {
             admin: controller.admin,
             controller_id: cancel.controller_id,
             holder: None,
-            key_id: authentic.proof.key_id.clone(),
+            key_id: authentic.proof.key.key_id.as_deref().map(str::to_owned),
             job_id: cancel.job_id,
             job_controller_id: cancel.job_controller_id,
             reason: cancel.reason.filter(|reason| !reason.is_empty()),

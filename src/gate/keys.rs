@@ -1,7 +1,10 @@
 //! Which key verifies what. Whether a controller or a key exists shows neither in the answer nor in the
 //! work: every verification does as many as the controller with the most keys needs, on decoys if need be.
 
-use std::{collections::HashMap, sync::OnceLock};
+use std::{
+    collections::HashMap,
+    sync::{Arc, OnceLock},
+};
 
 use secrecy::ExposeSecret;
 use sha2::{Digest, Sha256};
@@ -25,7 +28,8 @@ pub(super) struct Keyring {
 
 #[derive(Debug)]
 struct Entry {
-    key_id: Option<String>,
+    key_id: Option<Arc<str>>,
+    print: u16,
     key: VerifyingKey,
     not_before: Option<Timestamp>,
     not_after: Option<Timestamp>,
@@ -44,8 +48,17 @@ pub(super) struct Claim<'a> {
 /// A signature that holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Proof {
-    /// The name of the key that verified it, if it has one.
-    pub(super) key_id: Option<String>,
+    /// The key that verified it.
+    pub(super) key: KeyUsed,
+}
+
+/// By which key something was signed, as it can be recorded: nobody finds the key by it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct KeyUsed {
+    /// Its name, if it has one.
+    pub key_id: Option<Arc<str>>,
+    /// What tells it from another, whatever they are called; `None` in what an earlier version recorded.
+    pub print: Option<u16>,
 }
 
 impl Keyring {
@@ -60,8 +73,13 @@ impl Keyring {
             controllers.values().chain([&shared]).map(count).max().unwrap_or(0).max(1)
         };
         let widths = [width(Algorithm::HmacSha256), width(Algorithm::Ed25519)];
-        let decoy =
-            |key: SigningKey| Entry { key_id: None, key: key.verifying(), not_before: None, not_after: None };
+        let decoy = |key: SigningKey| Entry {
+            key_id: None,
+            print: 0,
+            key: key.verifying(),
+            not_before: None,
+            not_after: None,
+        };
         let decoys = [
             decoy(SigningKey::hmac(random_hex(32))),
             decoy(SigningKey::ed25519(b"a decoy: never believed, only ti")),
@@ -94,10 +112,22 @@ impl Keyring {
                 && claim.algorithm.is_some()
                 && entry.answers(claim.key_id, now)
             {
-                proof = Some(Proof { key_id: entry.key_id.clone() });
+                let (key_id, print) = (entry.key_id.clone(), Some(entry.print));
+                proof = Some(Proof { key: KeyUsed { key_id, print } });
             }
         }
         proof
+    }
+
+    /// Whether that key is one of the controller's, be it valid now or not: the same key, whatever it is called. Of a
+    /// job that has only its name, a key of that name; of one that does not even have that nothing is known.
+    pub(super) fn lists(&self, controller_id: &str, key: &KeyUsed) -> bool {
+        let is_it = |entry: &Entry| match (key.print, &key.key_id) {
+            (Some(print), _) => entry.print == print,
+            (None, Some(_)) => entry.key_id == key.key_id,
+            (None, None) => true,
+        };
+        self.controllers.get(controller_id).is_some_and(|keys| keys.iter().any(is_it))
     }
 }
 
@@ -112,6 +142,18 @@ impl Entry {
             && self.not_after.is_none_or(|last| now <= last)
             && (key_id.is_none() || key_id == self.key_id.as_deref())
     }
+}
+
+/// 16 bits of a hash of a key: the same in every life of the agent, and too few to know a key by, or to check a guess of
+/// one. Of 65,536 keys that take another's place one is not told from it.
+fn print(key: &Key) -> u16 {
+    let mut hash = Sha256::new();
+    hash.update(b"quickcmd key print\0");
+    hash.update(key.algorithm.as_str());
+    hash.update([0]);
+    hash.update(key.material.expose_secret());
+    let hash = hash.finalize();
+    u16::from_be_bytes([hash[0], hash[1]])
 }
 
 /// What tells one set of keys from another, in this process alone: with a secret of its own in it, it tells nobody
@@ -138,7 +180,8 @@ fn entries(keys: &[Key]) -> Result<Vec<Entry>, KeyError> {
     keys.iter()
         .map(|key| {
             Ok(Entry {
-                key_id: key.key_id.clone(),
+                key_id: key.key_id.as_deref().map(Arc::from),
+                print: print(key),
                 key: VerifyingKey::new(key.algorithm, key.material.expose_secret())?,
                 not_before: key.not_before,
                 not_after: key.not_after,

@@ -23,6 +23,7 @@ use std::collections::HashMap;
 
 pub use cancel::AdmittedCancel;
 pub use holder::{Holder, Token, Tokens};
+pub use keys::KeyUsed;
 pub use operate::Operator;
 pub use read::{ReadRequest, Reader};
 pub use submit::Admitted;
@@ -115,6 +116,12 @@ impl Gate {
                 .collect(),
             config: config.clone(),
         })
+    }
+
+    /// Whether what that controller signed with that key is still its own: it is on the list, and so is the key, be it
+    /// valid now or not.
+    pub fn lists_key(&self, controller_id: &str, key: &KeyUsed) -> bool {
+        self.keys.lists(controller_id, key)
     }
 
     /// How many controllers are on the allowed list.

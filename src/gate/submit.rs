@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use super::{Gate, Refused, Via, authentic::Authentic, grant};
+use super::{Gate, KeyUsed, Refused, Via, authentic::Authentic, grant};
 use crate::{
     base::clock::Timestamp,
     config::{Daily, Limits, Rate},
@@ -15,7 +15,7 @@ use crate::{
 /// A job that passed every check of the gate. Nothing else makes one.
 #[derive(Clone, PartialEq)]
 pub struct Admitted {
-    key_id: Option<String>,
+    key: KeyUsed,
     payload: Payload,
     raw: Vec<u8>,
     payload_sha256: String,
@@ -37,7 +37,12 @@ impl Admitted {
 
     /// The name of the key that verified it, if that key has one.
     pub fn key_id(&self) -> Option<&str> {
-        self.key_id.as_deref()
+        self.key.key_id.as_deref()
+    }
+
+    /// The key that verified it.
+    pub fn key(&self) -> &KeyUsed {
+        &self.key
     }
 
     /// What it says, every field's rule kept.
@@ -144,7 +149,7 @@ impl Gate {
         grant::policy(&config.policy, &payload)?;
 
         Ok(Admitted {
-            key_id: authentic.proof.key_id.clone(),
+            key: authentic.proof.key.clone(),
             raw: authentic.raw.as_bytes().to_vec(),
             payload_sha256: authentic.sha256(),
             image,

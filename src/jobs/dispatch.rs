@@ -44,7 +44,7 @@ pub(super) fn dispatch_once(shared: &Arc<Shared>, runners: &TaskTracker) {
         let popped = shared.queue().pop(may_start);
         let Some(waiting) = popped else { break };
         *running.entry(Arc::clone(&waiting.controller)).or_default() += 1;
-        let (turn, asked) = shared.begin(waiting.row, Arc::clone(&waiting.controller));
+        let (turn, asked) = shared.begin(waiting.row, Arc::clone(&waiting.controller), waiting.key.clone());
         runners.spawn(runner::run(Arc::clone(shared), waiting, turn, asked));
     }
     shared.show_depth();

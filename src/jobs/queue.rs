@@ -12,7 +12,7 @@ use std::{
 use tokio_util::sync::CancellationToken;
 
 use super::parked::Parked;
-use crate::base::clock::Timestamp;
+use crate::{base::clock::Timestamp, gate::KeyUsed};
 
 /// A waiting job.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +33,8 @@ pub struct Waiting {
     pub stood_aside: bool,
     /// The class of sandboxes that are used again which it was accepted for, if any; not known after a restart.
     pub class: Option<Arc<str>>,
+    /// The key that it was signed with.
+    pub key: KeyUsed,
 }
 
 /// Why a job can't be queued now.
@@ -238,6 +240,13 @@ impl Queue {
         rows.into_iter().filter_map(|row| self.take(row)).collect()
     }
 
+    /// The rows of the jobs of which that is so, oldest first. It looks at all.
+    pub fn rows_of(&self, is_so: impl Fn(&Waiting) -> bool) -> Vec<i64> {
+        let mut rows: Vec<i64> = self.rows.values().filter(|job| is_so(job)).map(|job| job.row).collect();
+        rows.sort_unstable();
+        rows
+    }
+
     /// Takes out the jobs whose ttl has passed, at most `most`.
     pub fn expired(&mut self, now: Timestamp, most: usize) -> Vec<Waiting> {
         let rows: Vec<i64> =
@@ -286,6 +295,7 @@ mod tests {
             unreachable_since: None,
             stood_aside: false,
             class: None,
+            key: KeyUsed::default(),
         }
     }
 
@@ -386,6 +396,20 @@ mod tests {
         assert_eq!(queue.take_of(gone, 9), []);
         assert_eq!(order(&mut queue), [2]);
         assert!(queue.lanes.is_empty() && queue.ring.is_empty() && queue.by_ttl.is_empty());
+    }
+
+    #[test]
+    fn jobs_of_a_key_are_found_wherever_they_wait() {
+        let signed = |key_id: &str| KeyUsed { key_id: Some(key_id.into()), print: None };
+        let mut queue = Queue::default();
+        for (row, key_id) in [(3, "gone"), (1, "gone"), (2, "here")] {
+            queue.push(Waiting { key: signed(key_id), ..job(row, "a", 9) });
+        }
+        queue
+            .park(Waiting { key: signed("gone"), ..of("slow", job(4, "b", 9)) })
+            .expect("the first of its image");
+        assert_eq!(queue.rows_of(|job| job.key == signed("gone")), [1, 3, 4]);
+        assert_eq!(queue.len(), 4, "they wait on");
     }
 
     #[test]

@@ -8,12 +8,16 @@ use tokio_util::task::TaskTracker;
 use super::{
     attend::{self, Attended},
     queue::Waiting,
+    revoke,
     shared::Shared,
     spec,
 };
 use crate::{
     base::{clock::Timestamp, failpoints::planted},
-    gate::quotas::{self, Used},
+    gate::{
+        KeyUsed,
+        quotas::{self, Used},
+    },
     store::{StoreError, jobs, usage},
 };
 
@@ -66,6 +70,7 @@ pub(super) async fn all(shared: &Arc<Shared>, runners: &TaskTracker) -> Result<R
                 unreachable_since: None,
                 stood_aside: false,
                 class: None,
+                key: KeyUsed { key_id: job.key_id.map(Into::into), print: job.key_print },
             });
         }
     }
@@ -81,7 +86,7 @@ pub(super) async fn all(shared: &Arc<Shared>, runners: &TaskTracker) -> Result<R
 }
 
 fn attend_again(shared: &Arc<Shared>, runners: &TaskTracker, job: jobs::Job) {
-    let (turn, asked) = shared.begin(job.row, job.controller_id.as_str().into());
+    let (turn, asked) = shared.begin(job.row, job.controller_id.as_str().into(), revoke::key_of(&job));
     if job.cancel_requested_at.is_some() {
         shared.ask_to_stop(job.row, crate::sandbox::Stop::Cancelled);
     }

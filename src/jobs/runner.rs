@@ -23,7 +23,7 @@ use super::{
     conclude::{self, Ended},
     ending::Verdict,
     queue::{Queue, Waiting},
-    revoke,
+    revoke::{self, Revoked},
     shared::{Shared, Turn},
     spec, sweeps,
 };
@@ -195,8 +195,8 @@ enum Cut {
     Asked,
     /// Its ttl has passed.
     Late,
-    /// Its controller is on the list no more.
-    Revoked,
+    /// Its controller, or the key that signed it, is on the list no more.
+    Revoked(Revoked),
 }
 
 /// What keeps a job from starting now. Looked at before each step that can't be taken back: a pull, a start or the
@@ -207,7 +207,7 @@ fn hindrance(shared: &Shared, job: &jobs::Job, asked: &watch::Receiver<Option<St
     } else if late(job.ttl) {
         Some(Cut::Late)
     } else {
-        revoke::is_revoked(shared, &job.controller_id).then_some(Cut::Revoked)
+        revoke::of(shared, job).map(Cut::Revoked)
     }
 }
 
@@ -433,11 +433,11 @@ async fn cut_short(shared: &Arc<Shared>, waiting: Waiting, job: &jobs::Job, cut:
             conclude::write(shared, Ended::never_ran(job, expired()), None).await;
             Outcome::Over
         }
-        Cut::Revoked => match revoke::cancel(shared, job).await {
+        Cut::Revoked(why) => match revoke::cancel(shared, job, why).await {
             Ok(()) => Outcome::Over,
             Err(error) => {
                 let row = waiting.row;
-                tracing::error!(row, %error, "a revoked controller's job could not be cancelled; it is tried again");
+                tracing::error!(row, %error, "a revoked job could not be cancelled; it is tried again");
                 Outcome::Back(waiting)
             }
         },

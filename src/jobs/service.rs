@@ -23,7 +23,7 @@ use crate::{
         clock::Timestamp,
         failpoints::{failpoint, planted},
     },
-    gate::{Admitted, AdmittedCancel, Operator, Refused, Via},
+    gate::{Admitted, AdmittedCancel, KeyUsed, Operator, Refused, Via},
     sandbox::Stop,
     store::{
         StoreError,
@@ -128,6 +128,7 @@ async fn record(
     now: Timestamp,
 ) -> Result<Inserted, StoreError> {
     let (ttl, image) = (job.ttl, job.image.as_str().into());
+    let key = KeyUsed { key_id: job.key_id.as_deref().map(Arc::from), print: job.key_print };
     failpoint!("accept");
     let job = Prepared::new(job);
     let written = shared.store.write_again(move |tx| jobs::insert(tx, &job)).await;
@@ -145,6 +146,7 @@ async fn record(
             unreachable_since: None,
             stood_aside: false,
             class,
+            key,
         });
         shared.metrics.queue_depth.set(i64::try_from(queue.len()).unwrap_or(i64::MAX));
     }
@@ -284,6 +286,7 @@ fn new_job(admitted: &Admitted, peer: IpAddr, now: Timestamp) -> NewJob {
     NewJob {
         controller_id: payload.controller_id.clone(),
         key_id: admitted.key_id().map(str::to_owned),
+        key_print: admitted.key().print,
         job_id: payload.job_id.clone(),
         payload: admitted.raw().to_vec(),
         payload_sha256: admitted.payload_sha256().to_owned(),

@@ -15,7 +15,7 @@ use tokio::sync::{Notify, watch};
 use super::{queue::Queue, refusals::Refusals};
 use crate::{
     config::{Config, JobsConfig, OutputConfig, SandboxConfig, StorageConfig},
-    gate::{Gate, Tokens, quotas::Quotas, rates::Rates},
+    gate::{Gate, KeyUsed, Tokens, quotas::Quotas, rates::Rates},
     metrics::Metrics,
     output::Outputs,
     sandbox::{Engine, Stop},
@@ -79,7 +79,7 @@ pub(super) struct Shared {
     pub tokens: ArcSwap<Tokens>,
     /// Held while they are read from the record and put in place.
     pub reading_tokens: tokio::sync::Mutex<()>,
-    /// Whether running jobs of controllers that are on the list no more have to be looked for.
+    /// Whether jobs of controllers and keys that are on the list no more have to be looked for.
     pub look_for_revoked: AtomicBool,
     pub store: Store,
     pub outputs: Arc<Outputs>,
@@ -107,6 +107,7 @@ pub(super) struct Shared {
 #[derive(Debug)]
 struct Live {
     controller: Arc<str>,
+    key: KeyUsed,
     /// What was asked of it; its runner looks.
     stop: watch::Sender<Option<Stop>>,
     /// Whether that was the agent, for its own stop, and nobody before it.
@@ -163,10 +164,11 @@ impl Shared {
         self: &Arc<Self>,
         row: i64,
         controller: Arc<str>,
+        key: KeyUsed,
     ) -> (Turn, watch::Receiver<Option<Stop>>) {
         let (stop, asked) = watch::channel(None);
         let mut live = self.live();
-        live.insert(row, Live { controller, stop, for_stop: false });
+        live.insert(row, Live { controller, key, stop, for_stop: false });
         self.metrics.jobs_running.set(i64::try_from(live.len()).unwrap_or(i64::MAX));
         drop(live);
         (Turn { shared: Arc::clone(self), row }, asked)
@@ -186,9 +188,9 @@ impl Shared {
         running
     }
 
-    /// The rows that have their turn, of controllers of which that is so.
-    pub(super) fn live_of(&self, is_so: impl Fn(&str) -> bool) -> Vec<i64> {
-        self.live().iter().filter(|(_, job)| is_so(&job.controller)).map(|(row, _)| *row).collect()
+    /// The rows that have their turn of which something is to be said by their controller and key, and what.
+    pub(super) fn live_of<T>(&self, say: impl Fn(&str, &KeyUsed) -> Option<T>) -> Vec<(i64, T)> {
+        self.live().iter().filter_map(|(row, job)| Some((*row, say(&job.controller, &job.key)?))).collect()
     }
 
     /// Whether this job has its turn.

@@ -16,6 +16,7 @@ pub(super) const STEPS: &[(&str, &str)] = &[
     ("0004_tokens.sql", include_str!("../../migrations/0004_tokens.sql")),
     ("0005_artifacts.sql", include_str!("../../migrations/0005_artifacts.sql")),
     ("0006_fewer_indexes.sql", include_str!("../../migrations/0006_fewer_indexes.sql")),
+    ("0007_key_print.sql", include_str!("../../migrations/0007_key_print.sql")),
 ];
 
 /// The version that this program writes.

@@ -3,10 +3,11 @@
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use crate::harness::{Agent, PATIENCE, payload, sign, sign_with, signal, until, write_private};
+use crate::harness::{Agent, PATIENCE, SECRET, payload, sign, sign_with, signal, until, write_private};
 
 const OLD: &str = "0f1e2d3c4b5a69788796a5b4c3d2e1f00f1e2d3c4b5a69788796a5b4c3d2e1f0";
 const NEW: &str = "11112d3c4b5a69788796a5b4c3d2e1f00f1e2d3c4b5a69788796a5b4c3d2e1f0";
+const OTHER: &str = "22222d3c4b5a69788796a5b4c3d2e1f00f1e2d3c4b5a69788796a5b4c3d2e1f0";
 
 /// The configuration's lines, changed, and SIGHUP; waits until the agent has taken them over.
 pub async fn reload(agent: &Agent, change: impl FnOnce(String) -> String) {
@@ -59,6 +60,39 @@ async fn a_key_is_rotated_and_no_job_is_lost() {
     for (id, word) in ids {
         assert_eq!(agent.ended(&id).await["result"]["stdout"], format!("{word}\n"));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_is_removed_takes_its_waiting_jobs_along_and_no_others() {
+    let old = format!("{{ key_id: old, secret: {OLD} }}");
+    let new = format!("{{ key_id: new, secret: {NEW} }}");
+    let config = format!("max_concurrent_jobs: 1\ncontrollers: [{{ id: rotating, keys: [{old}, {new}] }}]\n");
+    let mut agent = Agent::with(&config).await;
+    let holds = agent.submit("sleep 300").await;
+    agent.until_status(&holds, "running").await;
+    let (stolen, ..) = submit(&agent, OLD, "echo never").await;
+    let (own, ..) = submit(&agent, NEW, "echo own").await;
+    reload(&agent, |text| text.replace(&format!("{old}, {new}"), &new)).await;
+    let end = agent.ended(&stolen).await;
+    assert_eq!((&end["reason"], &end["result"]["sandbox_id"]), (&json!("cancelled"), &json!("")), "{end}");
+    assert_eq!(end["result"]["error"], "the job was cancelled: the key that signed it was removed");
+    let (_, status) = agent.get(&format!("/api/v1/jobs/{own}")).await;
+    assert_eq!(status["status"], "pending", "{status}");
+    // The shared secret has no name, and is known all the same: by another life of the agent, too.
+    let waits = agent.submit("echo never").await;
+    agent.kill();
+    let file = agent.dir.path().join("agent.yaml");
+    let text = std::fs::read_to_string(&file).expect("a configuration");
+    write_private(&file, &text.replace(SECRET, OTHER));
+    agent.launch();
+    agent.until_ready().await;
+    assert_eq!(agent.ended(&waits).await["reason"], "cancelled");
+    let body = json!({"action": "cancel", "job_id": holds, "timestamp": crate::harness::now(),
+                      "ttl": crate::harness::now() + 60, "controller_id": crate::harness::CONTROLLER});
+    let (status, answer) =
+        agent.post_to(&format!("/api/v1/jobs/{holds}/cancel"), sign_with(&body.to_string(), OTHER)).await;
+    assert_eq!(status, 202, "what runs is left alone: {answer}");
+    assert_eq!(agent.ended(&own).await["result"]["stdout"], "own\n");
 }
 
 #[tokio::test(flavor = "multi_thread")]

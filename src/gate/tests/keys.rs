@@ -1,7 +1,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::wire::Code;
+use crate::{gate::KeyUsed, wire::Code};
 
 fn at(secs: i64) -> Option<Timestamp> {
     Some(Timestamp::from_secs(secs))
@@ -47,6 +47,45 @@ fn any_valid_key_signs_and_a_named_one_must_be_that() {
     assert_eq!(used(&future, Timestamp(NOW.0 + 9_999_999_999)), None);
     assert_eq!(used(&future, Timestamp(NOW.0 + 10_000_000_000)).as_deref(), Some("future"));
     assert_eq!(used(&SigningKey::hmac(OTHER_SECRET), Timestamp(NOW.0 - 1)), None);
+}
+
+/// A key is told by what it is: neither another name nor the end of its time makes it another, and its name on another
+/// does not make that one it.
+#[test]
+fn a_key_is_listed_until_it_is_taken_off_whatever_it_is_called() {
+    let used = |keys: Vec<Key>, key: &SigningKey| {
+        let mut config = config();
+        config.controllers.push(controller("rotating", keys));
+        let gate = Gate::new(&config, ReadAccess::Signed).unwrap();
+        gate.submit(&body(key), NOW).unwrap().key().clone()
+    };
+    let mine = used(vec![hmac_key(Some("a"), SECRET)], &SigningKey::hmac(SECRET));
+    assert!(mine.key_id.as_deref() == Some("a") && mine.print.is_some());
+    let nameless = used(vec![hmac_key(None, SECRET)], &SigningKey::hmac(SECRET));
+    assert_eq!((nameless.key_id.as_deref(), nameless.print), (None, mine.print));
+    let lists = |keys: Vec<Key>, key: &KeyUsed| {
+        let mut config = config();
+        config.controllers.push(controller("rotating", keys));
+        Gate::new(&config, ReadAccess::Signed).unwrap().lists_key("rotating", key)
+    };
+    let over = || Key { not_after: at(1), ..hmac_key(Some("a"), SECRET) };
+    let other = || hmac_key(Some("a"), OTHER_SECRET);
+    for key in [&mine, &nameless] {
+        assert!(lists(vec![over()], key) && lists(vec![other(), hmac_key(None, SECRET)], key), "{key:?}");
+        assert!(!lists(vec![other()], key), "{key:?}");
+    }
+    // The same bytes are another key where the algorithm is another.
+    let public = SigningKey::ed25519(&[9; 32]).public().unwrap();
+    let pair = Key { algorithm: Algorithm::Ed25519, material: SecretSlice::from(public.to_vec()), ..other() };
+    let signed = used(vec![pair.clone()], &SigningKey::ed25519(&[9; 32]));
+    assert!(lists(vec![pair.clone()], &signed));
+    assert!(!lists(vec![Key { algorithm: Algorithm::HmacSha256, ..pair }], &signed));
+    // What an earlier version recorded: the name, if there was one.
+    let (named, unknown) = (KeyUsed { print: None, ..mine }, KeyUsed::default());
+    assert!(lists(vec![over()], &named) && lists(vec![other()], &named) && lists(vec![other()], &unknown));
+    assert!(!lists(vec![hmac_key(Some("b"), SECRET)], &named));
+    let gate = gate();
+    assert!(!gate.lists_key("stranger", &unknown) && !gate.lists_key("stranger", &nameless));
 }
 
 #[test]

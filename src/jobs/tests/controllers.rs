@@ -129,6 +129,150 @@ async fn a_controller_that_was_revoked_while_the_agent_was_down_runs_nothing_mor
     assert_eq!(life.fake.counts().jobs, 1, "what waited was never started");
 }
 
+const OLD: &str = "an-old-secret-of-the-tests-that-is-long-enough";
+const NEW: &str = "a-new-secret-of-the-tests-that-is-long-enough";
+
+/// A controller of several keys, which the lines may be changed from.
+fn several() -> String {
+    format!("controllers: [{{ id: several, keys: [{{ key_id: old, secret: {OLD} }}] }}]\n")
+}
+
+impl Life {
+    /// A turn for what waits behind a job that does not end.
+    fn give_way(&self, dir: &Path) {
+        self.reload(dir, |text| text.replace(ONE_ALONE, "max_concurrent_jobs: 9\n"));
+    }
+
+    async fn as_several(&self, secret: &str, id: &str, script: &str) {
+        self.submit_signed(&SigningKey::hmac(secret.as_bytes()), "several", id, script).await.unwrap();
+    }
+
+    /// Cancelled by the agent for its key's sake, and never run.
+    async fn ended_for_its_key(&self, id: &str) {
+        let result = self.ended(id).await;
+        let error = Some("the job was cancelled: the key that signed it was removed");
+        assert_eq!(
+            (result.reason, result.error.as_deref(), result.stdout.as_str()),
+            (Reason::Cancelled, error, ""),
+            "{id}"
+        );
+    }
+}
+
+/// Whoever has stolen a key has stolen a place in the queue with it.
+#[tokio::test]
+async fn what_waits_and_was_signed_with_a_removed_key_is_cancelled() {
+    let dir = dir();
+    let life = Life::start(dir.path(), Fake::new(), &format!("{ONE_ALONE}{}", several())).await;
+    life.as_several(OLD, "runs", "sleep 600").await;
+    life.running("runs").await;
+    life.as_several(OLD, "stolen", "echo never").await;
+    life.submit("another.s", "echo mine").await.unwrap();
+    let both = format!("{{ key_id: old, secret: {OLD} }}, {{ key_id: new, secret: {NEW} }}");
+    life.reload(dir.path(), |text| text.replace(&format!("{{ key_id: old, secret: {OLD} }}"), &both));
+    life.as_several(NEW, "own", "echo own").await;
+    // Its name is there still, the key is not.
+    life.reload(dir.path(), |text| text.replace(&both, &format!("{{ key_id: old, secret: {NEW} }}")));
+    life.ended_for_its_key("stolen").await;
+    let job = life.store.read(|db| crate::store::jobs::find(db, "several", "stolen")).await.unwrap().unwrap();
+    assert_eq!(job.cancel_by.as_deref(), Some("agent"));
+    assert_eq!(job.cancel_reason.as_deref(), Some("the key that signed it was removed"));
+    let runs = life.until("runs", "running", |status| status.status == Status::Running).await;
+    assert!(!runs.cancel_requested, "it goes on");
+    life.give_way(dir.path());
+    for (id, stdout) in [("own", "own\n"), ("another.s", "mine\n")] {
+        assert_eq!(life.ended(id).await.stdout, stdout, "{id}: a key may get another name");
+    }
+}
+
+#[tokio::test]
+async fn what_runs_and_was_signed_with_a_removed_key_is_cancelled_where_that_is_configured() {
+    let dir = dir();
+    let more = format!("max_concurrent_jobs: 3\non_revoke: cancel-all\n{}", several());
+    let life = Life::start(dir.path(), Fake::new(), &more).await;
+    life.as_several(OLD, "stolen", "sleep 600").await;
+    life.submit("stays", "sleep 600").await.unwrap();
+    for id in ["stolen", "stays"] {
+        life.running(id).await;
+    }
+    life.reload(dir.path(), |text| text.replace(OLD, NEW));
+    assert_eq!(life.ended("stolen").await.reason, Reason::Cancelled);
+    let stays = life.until("stays", "running", |status| status.status == Status::Running).await;
+    assert!(!stays.cancel_requested, "it is another controller's");
+}
+
+/// A key whose time is over, and one whose time has not come, are on the list.
+#[tokio::test]
+async fn a_key_that_is_only_out_of_its_time_takes_no_job_along() {
+    let dir = dir();
+    let life = Life::start(dir.path(), Fake::new(), &format!("{ONE_ALONE}{}", several())).await;
+    life.submit("holds", "sleep 600").await.unwrap();
+    life.running("holds").await;
+    life.as_several(OLD, "waits", "echo waited").await;
+    life.reload(dir.path(), |text| {
+        text.replace(
+            &format!("secret: {OLD}"),
+            &format!("secret: {OLD}, not_after: 2024-01-01T00:00:00Z }}, {{ key_id: new, secret: {NEW}"),
+        )
+    });
+    life.wait("looked for", || !life.service.shared.look_for_revoked.load(Ordering::SeqCst)).await;
+    life.give_way(dir.path());
+    assert_eq!(life.ended("waits").await.stdout, "waited\n");
+}
+
+/// The secret that all of `allowed_controllers` share is replaced: what was signed with it is nobody's.
+#[tokio::test]
+async fn a_shared_secret_that_is_replaced_takes_along_what_waits() {
+    let dir = dir();
+    let life = Life::start(dir.path(), Fake::new(), ONE_ALONE).await;
+    life.submit("holds", "sleep 600").await.unwrap();
+    life.running("holds").await;
+    life.submit("stolen", "echo never").await.unwrap();
+    life.as_two("moved", "echo moved").await.unwrap();
+    // One of the two keeps it, as a key of its own and with a name.
+    let own = format!("controllers: [{{ id: two, keys: [{{ key_id: first, secret: {SECRET} }}] }}]\n");
+    life.reload(dir.path(), |text| text.replace("[one, two]", "[one]").replace(SECRET, NEW) + &own);
+    life.ended_for_its_key("stolen").await;
+    life.give_way(dir.path());
+    assert_eq!(life.ended("moved").await.stdout, "moved\n", "the same key");
+}
+
+#[tokio::test]
+async fn a_key_that_was_removed_while_the_agent_was_down_runs_nothing_more() {
+    let dir = dir();
+    let more = format!("max_concurrent_jobs: 1\non_revoke: cancel-all\n{}", several());
+    let life = Life::start(dir.path(), Fake::new(), &more).await;
+    life.as_several(OLD, "runs", "sleep 600").await;
+    life.running("runs").await;
+    life.as_several(OLD, "waits", "echo never").await;
+    life.submit("another.s", "echo mine").await.unwrap();
+    let fake = life.crash().await;
+    let life = Life::start_with(dir.path(), fake, &more, |text| text.replace(OLD, NEW)).await;
+    assert_eq!(life.ended("runs").await.reason, Reason::Cancelled);
+    life.ended_for_its_key("waits").await;
+    assert_eq!(life.ended("another.s").await.stdout, "mine\n");
+}
+
+/// What an earlier version took has no trace of its key but the name, if it had one.
+#[tokio::test]
+async fn of_jobs_of_an_earlier_version_the_name_of_the_key_counts() {
+    let dir = dir();
+    let life = Life::start(dir.path(), Fake::new(), &format!("{ONE_ALONE}{}", several())).await;
+    life.submit("holds", "sleep 600").await.unwrap();
+    life.running("holds").await;
+    life.as_several(OLD, "named", "echo never").await;
+    life.as_two("nameless", "echo nameless").await.unwrap();
+    let forget = |tx: &crate::store::Tx<'_>| Ok(tx.execute("UPDATE jobs SET key_print = NULL", [])?);
+    life.store.write(forget).await.unwrap();
+    let fake = life.crash().await;
+    let change = |text: String| {
+        text.replace(&format!("key_id: old, secret: {OLD}"), &format!("key_id: new, secret: {OLD}"))
+    };
+    let life = Life::start_with(dir.path(), fake, &format!("{ONE_ALONE}{}", several()), change).await;
+    life.ended_for_its_key("named").await;
+    life.until("nameless", "left alone", |status| status.status == Status::Pending).await;
+}
+
 #[tokio::test]
 async fn a_flood_of_one_controller_keeps_another_waiting_for_one_job_at_most() {
     let dir = dir();

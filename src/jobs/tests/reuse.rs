@@ -158,7 +158,10 @@ async fn what_another_left_in_the_queue_shares_no_sandbox_with_who_has_the_id_no
     let other = "other-secret-of-the-tests-that-is-long-too";
     let path = dir.path().join("agent.yaml");
     let text = std::fs::read_to_string(&path).unwrap();
-    std::fs::write(&path, text.replace("trusted-secret-of-the-tests-that-is-long", other)).unwrap();
+    // The old key stays listed: one that is taken off would take along what waits.
+    let old = "trusted-secret-of-the-tests-that-is-long, not_after: 2024-01-01T00:00:00Z";
+    let both = format!("{other}}}, {{secret: {old}");
+    std::fs::write(&path, text.replace("trusted-secret-of-the-tests-that-is-long", &both)).unwrap();
     let config = config(dir.path());
     life.service.reload(&config, Gate::new(&config.gate, config.server.read_access).unwrap());
     life.submit_signed(&SigningKey::hmac(other.as_bytes()), "trusted", "c", "echo c").await.unwrap();

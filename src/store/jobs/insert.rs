@@ -21,6 +21,8 @@ use crate::{
 pub struct NewJob {
     pub controller_id: String,
     pub key_id: Option<String>,
+    /// What tells the key that verified it from others, whatever they are called.
+    pub key_print: Option<u16>,
     pub job_id: String,
     /// The exact signed bytes, with their secrets: kept until the job has ended.
     pub payload: Vec<u8>,
@@ -135,13 +137,14 @@ pub fn insert(tx: &Tx<'_>, prepared: &Prepared) -> Result<Inserted, StoreError> 
         return Ok(seen);
     }
     tx.prepare_cached(
-        "INSERT INTO jobs (controller_id, job_id, key_id, peer, payload_sha256, accepted_at, ttl, risk_level, \
-         image, limits, network, state) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'queued')",
+        "INSERT INTO jobs (controller_id, job_id, key_id, key_print, peer, payload_sha256, accepted_at, ttl, \
+         risk_level, image, limits, network, state) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'queued')",
     )?
     .execute(params![
         job.controller_id,
         job.job_id,
         job.key_id,
+        job.key_print,
         job.peer,
         job.payload_sha256,
         job.accepted_at.0,

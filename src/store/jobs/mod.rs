@@ -121,6 +121,8 @@ pub struct Job {
     pub controller_id: String,
     pub job_id: String,
     pub key_id: Option<String>,
+    /// Of the key that verified it; `None` in what an earlier version took, and in what was refused.
+    pub key_print: Option<u16>,
     /// The address that it came from.
     pub peer: String,
     /// SHA-256 of the exact signed bytes, in hex.
@@ -216,6 +218,7 @@ impl Job {
             controller_id: row.get("controller_id")?,
             job_id: row.get("job_id")?,
             key_id: row.get("key_id")?,
+            key_print: row.get("key_print")?,
             peer: row.get("peer")?,
             payload_sha256: row.get("payload_sha256")?,
             accepted_at: Timestamp(row.get("accepted_at")?),

@@ -135,6 +135,8 @@ pub fn payload(conn: &Connection, row: i64) -> Result<Option<Vec<u8>>, StoreErro
 pub struct Queued {
     pub row: i64,
     pub controller_id: String,
+    pub key_id: Option<String>,
+    pub key_print: Option<u16>,
     /// Unix seconds: it must start by then.
     pub ttl: i64,
     pub accepted_at: Timestamp,
@@ -159,7 +161,7 @@ impl Queued {
 pub fn queued(conn: &Connection, after: (Timestamp, i64), limit: u32) -> Result<Vec<Queued>, StoreError> {
     // The first term names the partial index, the second the value in it.
     let mut statement = conn.prepare_cached(
-        "SELECT row, controller_id, ttl, accepted_at, image FROM jobs INDEXED BY jobs_unfinished \
+        "SELECT row, controller_id, ttl, accepted_at, image, key_id, key_print FROM jobs INDEXED BY jobs_unfinished \
          WHERE ended_at IS NULL AND state = 'queued' \
          AND (accepted_at, row) > (?, ?) ORDER BY accepted_at, row LIMIT ?",
     )?;
@@ -170,6 +172,8 @@ pub fn queued(conn: &Connection, after: (Timestamp, i64), limit: u32) -> Result<
             ttl: row.get(2)?,
             accepted_at: Timestamp(row.get(3)?),
             image: row.get(4)?,
+            key_id: row.get(5)?,
+            key_print: row.get(6)?,
         })
     };
     Ok(statement.query_map(params![after.0.0, after.1, limit], read)?.collect::<Result<_, _>>()?)

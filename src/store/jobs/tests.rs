@@ -19,6 +19,7 @@ pub(in crate::store) fn new_job(controller: &str, job: &str) -> NewJob {
     NewJob {
         controller_id: controller.to_owned(),
         key_id: Some("k1".to_owned()),
+        key_print: Some(0xbeef),
         job_id: job.to_owned(),
         payload: format!("{{\"job_id\":\"{job}\",\"secret\":\"hunter2-very-secret\"}}").into_bytes(),
         payload_sha256: format!("sha-{controller}-{job}"),

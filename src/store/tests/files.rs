@@ -283,6 +283,7 @@ fn released_migrations_are_not_edited_and_none_is_forgotten() {
             "3e532ee504f583793a24571f5f793349424262c9eabeb2bcb8f1f75469a03b74",
             "b7617e79fccb4994df50082655b5c68d66e693dc8e3f8a4b75a90beffd4750fa",
             "fe6428ec5d8d2bf3e951ccffa58f97c3e756c1bdc26ab665708f812809e675f6",
+            "56d487bf8f754a3b0dffd1203afbbf5ab2ba3eb517ed98cf6d7b2a64ed6394ff",
         ]
     );
 }
