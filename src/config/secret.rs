@@ -74,9 +74,9 @@ impl Sources<'_> {
                  into a file of its own",
             );
         } else if let Some(group) = self.contents.foreign_group(&self.run_as_group) {
-            self.notes.warn(format!(
-                "{}: the group {group} may read this file, which holds a secret: chmod 600 it",
-                at.file.display()
+            at.fault(format!(
+                "is a secret, and the group {group} may read this file: chmod 600 it, or put the secret into a file of \
+                 its own"
             ));
         }
         Some(text)
@@ -124,10 +124,8 @@ impl Sources<'_> {
                 "the file it names holds a secret, and every user of this host may read it: chmod 600 it",
             );
         } else if let Some(group) = contents.foreign_group(&self.run_as_group) {
-            self.notes.warn(format!(
-                "{}: the group {group} may read the file of {}, which holds a secret: chmod 600 it",
-                at.file.display(),
-                at.key
+            at.fault(format!(
+                "the file it names holds a secret, and the group {group} may read it: chmod 600 it"
             ));
         }
         match String::from_utf8(contents.bytes) {

@@ -104,7 +104,7 @@ fn secret_files_keys_and_own_secrets_are_held_to_the_same() {
 }
 
 #[test]
-fn a_group_that_is_not_the_agents_is_warned_of() {
+fn a_secret_that_a_group_other_than_the_agents_may_read_is_refused() {
     // Only root may give a file to a group that it is not in.
     if !nix::unistd::geteuid().is_root() {
         return;
@@ -113,9 +113,21 @@ fn a_group_that_is_not_the_agents_is_warned_of() {
     let path = place.put("agent.yaml", with_secret());
     chown(&path, None, Some(54_321)).expect("root may");
     place.mode("agent.yaml", 0o640);
-    let config = Config::load(&path, NONE).expect("no fault");
-    assert!(config.warnings.iter().any(|warning| warning.contains("the group 54321 may read")), "{config:?}");
+    let faults = Config::load(&path, NONE).expect_err("a fault").to_string();
+    assert!(faults.contains("hmac_secret: is a secret, and the group 54321 may read this file"), "{faults}");
     place.mode("agent.yaml", 0o600);
     assert!(Config::load(&path, NONE).expect("no fault").warnings.is_empty());
+
+    let secret = place.put("s", SECRET);
+    chown(&secret, None, Some(54_321)).expect("root may");
+    place.mode("s", 0o640);
+    let text = "hmac_secret_file: s\nallowed_controllers: [c]\n";
+    let faults = place.faults(text);
+    assert!(
+        faults.contains("hmac_secret_file: the file it names holds a secret, and the group 54321"),
+        "{faults}"
+    );
+    chown(&secret, None, Some(0)).expect("root may");
+    assert!(place.load(text).is_ok(), "root may read it anyway");
     fs::remove_file(&path).expect("ours");
 }
