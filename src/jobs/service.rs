@@ -279,9 +279,9 @@ pub(super) fn storage_error(error: &StoreError) -> Problem {
 fn new_job(admitted: &Admitted, peer: IpAddr, now: Timestamp) -> NewJob {
     let payload = admitted.payload();
     let secrets: Vec<&str> = payload.secrets().collect();
-    let [prompt, command, snapshot] = redact::redact_texts(
+    let [prompt, command, snapshot, risk_level] = redact::redact_texts(
         &secrets,
-        [&payload.prompt, &payload.command_text(), &payload.snapshot_metadata],
+        [&payload.prompt, &payload.command_text(), &payload.snapshot_metadata, admitted.risk_level()],
     );
     NewJob {
         controller_id: payload.controller_id.clone(),
@@ -293,7 +293,7 @@ fn new_job(admitted: &Admitted, peer: IpAddr, now: Timestamp) -> NewJob {
         prompt,
         command,
         snapshot,
-        risk_level: admitted.risk_level().to_owned(),
+        risk_level,
         image: admitted.image().to_owned(),
         limits: serde_json::to_value(admitted.limits()).unwrap_or_default(),
         network: admitted.network(),
@@ -339,7 +339,7 @@ async fn refuse(shared: &Arc<Shared>, refused: Refused, peer: IpAddr, now: Times
                 controller_id: claims.controller_id,
                 key_id: claims.key_id,
                 payload_sha256: claims.payload_sha256,
-                risk_level: claims.risk_level,
+                risk_level: redact::redact_str(&claims.secrets, &claims.risk_level),
                 image: String::new(),
                 ttl: 0,
                 peer: peer.to_string(),

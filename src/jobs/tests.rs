@@ -389,7 +389,8 @@ async fn the_cap_holds_and_controllers_take_turns() {
 async fn secrets_are_not_in_the_database() {
     let dir = dir();
     let life = Life::start(dir.path(), Fake::new(), "").await;
-    let more = json!({"sandbox": {"secret_env": {"KEY": "correct-horse"}}, "prompt": "use correct-horse"});
+    let more = json!({"sandbox": {"secret_env": {"KEY": "correct-horse"}}, "prompt": "use correct-horse",
+                       "candidate_metadata": {"risk_level": "correct-horse"}});
     life.submit_as("one", "a", "echo correct-horse", more).await.unwrap();
     life.ended("a").await;
     let (prompt, command): (String, String) = life
@@ -402,6 +403,13 @@ async fn secrets_are_not_in_the_database() {
         .await
         .unwrap();
     assert_eq!((prompt.as_str(), command.as_str()), ("use [REDACTED]", "script echo [REDACTED]"));
+    let risk_level = "SELECT risk_level FROM jobs";
+    let risk_level: String =
+        life.store.read(|db| Ok(db.query_row(risk_level, [], |row| row.get(0))?)).await.unwrap();
+    assert_eq!(risk_level, "[REDACTED]");
+    let entries = "SELECT count(*) FROM audit WHERE instr(entry, 'correct-horse') > 0";
+    let told: i64 = life.store.read(|db| Ok(db.query_row(entries, [], |row| row.get(0))?)).await.unwrap();
+    assert_eq!(told, 0, "nor has the audit log it");
     let stored: i64 = life
         .store
         .read(|db| Ok(db.query_row("SELECT count(*) FROM payloads", [], |row| row.get(0))?))

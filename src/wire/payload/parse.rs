@@ -1,5 +1,6 @@
 //! From a payload's JSON to its type, every field's own rule kept.
 
+use quickcmd_init::redact::Redactor;
 use serde_json::{Map, Value};
 
 use super::{Cancel, Network, Payload, SandboxRequest, files, rules};
@@ -102,12 +103,32 @@ fn sandbox(map: Map<String, Value>) -> Result<SandboxRequest, Problem> {
     {
         return Err(invalid(&format!("sandbox.secret_env.{name}"), "stands in `sandbox.env` as well"));
     }
+    if let Some(index) = told(&request) {
+        let field = format!("sandbox.artifacts.{index}");
+        return Err(invalid(&field, "holds a value of `sandbox.secret_env`, and would stand in the result"));
+    }
     let secrets: usize = request.secret_env.iter().flat_map(|env| env.values()).map(String::len).sum();
     if secrets > rules::MAX_SECRETS {
         let why = format!("may have values of {} bytes together", rules::MAX_SECRETS);
         return Err(invalid("sandbox.secret_env", &why));
     }
     Ok(request)
+}
+
+/// The first path among the artifacts that would tell a declared secret.
+fn told(request: &SandboxRequest) -> Option<usize> {
+    let secrets: Vec<&str> =
+        request.secret_env.iter().flat_map(|env| env.values()).map(String::as_str).collect();
+    if secrets.is_empty() {
+        return None;
+    }
+    let mut redactor = Redactor::new(&secrets, false);
+    request.artifacts.iter().flatten().position(|path| {
+        let mut masked = Vec::with_capacity(path.len());
+        redactor.push(path.as_bytes(), &mut masked);
+        redactor.finish(&mut masked);
+        masked != path.as_bytes()
+    })
 }
 
 fn network(fields: &mut Fields<'_>) -> Result<Option<Network>, Problem> {

@@ -298,6 +298,12 @@ fn files_and_artifacts() {
     for clash in [["a", "a"], ["a/b", "a"], ["a", "a/b/c"], ["/tmp/x", "tmp/x"], ["/tmp", "tmp/x"]] {
         refused(&artifacts(json!(clash)), "sandbox.artifacts.1");
     }
+    let with = |secret: &str, path: &str| json!({"sandbox": {"secret_env": {"T": secret}, "artifacts": ["ok", path]}});
+    refused(&with("hunter2", "hunter2"), "sandbox.artifacts.1");
+    refused(&with("hunter2", "/tmp/the-hunter2.log"), "sandbox.artifacts.1");
+    refused(&with("first-long-line\nsecond", "first-long-line"), "sandbox.artifacts.1");
+    // What is too short to be masked anywhere.
+    taken(&with("out", "out"));
     refused(&artifacts(json!([1])), "sandbox.artifacts.0");
     refused(&artifacts(json!("a")), "sandbox.artifacts");
     refused(&artifacts(json!((0..65).map(|n| n.to_string()).collect::<Vec<_>>())), "sandbox.artifacts");
