@@ -12,7 +12,7 @@ use crate::{
         budget::{Held, Purse},
         clock::Timestamp,
     },
-    gate::{Operator, ReadRequest, Reader, Via},
+    gate::{Holder, Operator, ReadRequest, Reader, Via},
     jobs::{self, Service, Streamed},
     output::Stream,
     wire::{
@@ -29,6 +29,10 @@ pub(super) struct Doorway {
 }
 
 impl Jobs for Doorway {
+    fn may_go_on(&self, reader: &Reader, certificate: Option<&Holder>, now: Timestamp) -> bool {
+        self.service.may_go_on(reader, certificate, now)
+    }
+
     fn submit(&self, body: Bytes, via: Via, now: Timestamp) -> Answer<'_, Accepted> {
         Box::pin(self.service.submit(body, via, now))
     }

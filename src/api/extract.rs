@@ -205,6 +205,39 @@ impl FromRequestParts<Arc<App>> for ReadBy {
     }
 }
 
+/// What a reader has shown, for as long as a stream is open.
+#[derive(Debug)]
+pub struct Standing {
+    reader: Reader,
+    certificate: ClientCertificate,
+}
+
+impl FromRequestParts<Arc<App>> for Standing {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Standing, Problem> {
+        let ReadBy(reader) = ReadBy::from_request_parts(parts, app).await?;
+        let certificate = parts.extensions.get::<ClientCertificate>().cloned().unwrap_or_default();
+        Ok(Standing { reader, certificate })
+    }
+}
+
+impl Standing {
+    /// Who reads.
+    pub fn reader(&self) -> &Reader {
+        &self.reader
+    }
+
+    /// Whether it may go on, by configuration and tokens as they are now.
+    pub fn stands(&self, app: &App) -> bool {
+        let now = Timestamp::now();
+        let config = app.config.load();
+        let presented = self.certificate.0.as_deref().zip(config.client_tls.as_ref());
+        let holder = presented.and_then(|(presented, tls)| presented.holder(tls, now));
+        app.jobs.may_go_on(&self.reader, holder.as_ref(), now)
+    }
+}
+
 /// Who holds the right to operate.
 #[derive(Debug)]
 pub struct OperatedBy(pub Operator);

@@ -12,7 +12,7 @@ use crate::{
         budget::{Held, Purse},
         clock::Timestamp,
     },
-    gate::{Operator, ReadRequest, Reader, Via},
+    gate::{Holder, Operator, ReadRequest, Reader, Via},
     wire::{
         Problem, Status,
         result::{Accepted, CancelAnswer, DrainAnswer, JobPage, JobStatus},
@@ -42,6 +42,9 @@ pub trait Jobs: Send + Sync + 'static {
     /// # Errors
     /// There is no proof where one is needed, or it does not hold.
     fn reader(&self, request: &ReadRequest, now: Timestamp) -> Result<Reader, Problem>;
+
+    /// Whether who was let read may go on. `certificate`: whose the connection's is now.
+    fn may_go_on(&self, reader: &Reader, certificate: Option<&Holder>, now: Timestamp) -> bool;
 
     /// Who operates: cancels without a signature, and drains.
     ///

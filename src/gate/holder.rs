@@ -62,6 +62,12 @@ impl Tokens {
         Some(found)
     }
 
+    /// Whether somebody has a token that is good now and gives just these rights.
+    pub fn hold(&self, holder: &Holder, now: Timestamp) -> bool {
+        let good = |token: &Token| now <= token.expires_at && !token.revoked.load(Ordering::Acquire);
+        self.iter().any(|token| token.holder == *holder && good(token))
+    }
+
     /// Is good no more from now on. Needs nothing that can fail, whatever becomes of reading the table anew.
     pub fn revoke(&self, id: &str) {
         self.iter()

@@ -127,6 +127,28 @@ impl Gate {
         Ok(Reader::Controller { id: controller.id.clone(), admin: controller.admin })
     }
 
+    /// Whether who was let read may go on: a stream is open for as long as its job runs, and keys, tokens, certificates
+    /// and the list of controllers change meanwhile. `certificate`: whose the connection's is now. Of a signature it is
+    /// looked at whether the controller is still on the list, with the rights that it had; it has been used once.
+    pub fn may_go_on(
+        &self,
+        reader: &Reader,
+        certificate: Option<&Holder>,
+        tokens: &Tokens,
+        now: Timestamp,
+    ) -> bool {
+        match reader {
+            Reader::Anyone => self.read_access == ReadAccess::JobId,
+            Reader::Controller { id, admin } => {
+                self.controller(id).is_some_and(|controller| controller.admin || !admin)
+            }
+            Reader::Holder(holder) => {
+                let listed = holder.controller.as_ref().is_none_or(|id| self.controller(id).is_some());
+                listed && (certificate == Some(holder) || tokens.hold(holder, now))
+            }
+        }
+    }
+
     fn unsigned_reader(
         &self,
         request: &ReadRequest,

@@ -55,7 +55,7 @@ use crate::{
         tasks::Tasks,
     },
     config::Config,
-    gate::{Gate, Operator, ReadRequest, Reader, Via},
+    gate::{Gate, Holder, Operator, ReadRequest, Reader, Via},
     metrics::Metrics,
     output::{Outputs, Stream},
     sandbox::{Engine, Stop},
@@ -158,6 +158,11 @@ impl Service {
         let reader = self.shared.gate.load().reader(request, &self.shared.tokens.load(), now)?;
         reads::read(&self.shared, &reader)?;
         Ok(reader)
+    }
+
+    /// Whether who was let read may go on: see [`Gate::may_go_on`].
+    pub fn may_go_on(&self, reader: &Reader, certificate: Option<&Holder>, now: Timestamp) -> bool {
+        self.shared.gate.load().may_go_on(reader, certificate, &self.shared.tokens.load(), now)
     }
 
     /// Who operates.

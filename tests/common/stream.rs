@@ -29,6 +29,16 @@ impl Stream {
         }
     }
 
+    /// The code that the agent closes with.
+    pub async fn closed(&mut self) -> u16 {
+        loop {
+            let message = tokio::time::timeout(PATIENCE, self.socket.next()).await.expect("a close in time");
+            if let Message::Close(frame) = message.expect("a close").expect("a whole message") {
+                return frame.expect("a code").code.into();
+            }
+        }
+    }
+
     /// All frames up to and with the final one; checks that the numbers have no gap.
     pub async fn read_to_end(&mut self) -> Vec<Value> {
         let mut frames: Vec<Value> = Vec::new();

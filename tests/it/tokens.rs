@@ -5,7 +5,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use crate::{
-    harness::{Agent, CONTROLLER, Setup},
+    harness::{Agent, CONTROLLER, Setup, cancel},
     operate::verb,
 };
 
@@ -84,10 +84,16 @@ async fn a_token_reads_until_it_is_revoked_and_is_nowhere_in_clear() {
     agent.launch();
     agent.until_ready().await;
     assert_eq!(get(&agent, &reader, &path).await.0, 200);
+    let long = agent.submit("echo begins; sleep 300").await;
+    let bearer = [("authorization", format!("Bearer {reader}"))];
+    let mut open = agent.try_stream(&long, "", &bearer).await.unwrap_or_else(|error| panic!("{error}"));
+    while open.next().await.expect("a frame")["data"] != "begins\n" {}
     let (exit, out, _) = verb(&agent, &["token", "revoke", &name]);
     assert_eq!((exit, out), (0, format!("token {name} is revoked\n")));
     assert_eq!(code(&get(&agent, &reader, &path).await), (401, "UNAUTHENTICATED"));
     assert_eq!(stream_status(&agent, &reader, &id).await, 401);
+    assert_eq!(open.closed().await, 1008, "what was open is closed with the next ping");
+    agent.post_to(&format!("/api/v1/jobs/{long}/cancel"), cancel(&long, CONTROLLER)).await;
     let (exit, _, err) = verb(&agent, &["token", "revoke", &name]);
     assert_eq!(exit, 69);
     assert!(err.contains("was revoked before"), "{err}");

@@ -33,7 +33,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use crate::{
     api::{
         app::{App, Pace},
-        extract::{JobId, Parameters, Peer, ReadBy, check_origin},
+        extract::{JobId, Parameters, Peer, Standing, check_origin},
         large,
         service::{FrameText, Frames},
     },
@@ -63,7 +63,7 @@ pub async fn stream(
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
     headers: HeaderMap,
     Peer(peer): Peer,
-    ReadBy(reader): ReadBy,
+    standing: Standing,
     JobId(id): JobId,
     mut given: Parameters,
 ) -> Result<Response, Problem> {
@@ -74,7 +74,7 @@ pub async fn stream(
         text.parse().ok().filter(|seq| *seq >= 1)
     })?;
     let system = given.take("system", "must be true or false", |text| text.parse().ok())?.unwrap_or(true);
-    let reader = given.whose(reader)?;
+    let reader = given.whose(standing.reader().clone())?;
     given.end()?;
     let frames = app.jobs.stream(&reader, &id, from_seq, system, large::purse(&app, peer)).await?;
 
@@ -86,7 +86,7 @@ pub async fn stream(
         let reader = async move {
             let _tracked = tracked;
             let _held = Held::of(&app.metrics.stream_readers);
-            follow(socket, frames, &app).await;
+            follow(socket, frames, &standing, &app).await;
         };
         crowds.serve(id, reader).await;
     }))
@@ -120,13 +120,15 @@ enum End {
     Silent,
     /// The client talks too much.
     Flood,
+    /// The client may not read any more.
+    Revoked,
 }
 
-async fn follow(socket: WebSocket, frames: Frames, app: &App) {
+async fn follow(socket: WebSocket, frames: Frames, standing: &Standing, app: &App) {
     let (mut sink, mut source) = socket.split();
     let alive = Alive::new();
     let end = tokio::select! {
-        end = send(&mut sink, frames, app, &alive) => end,
+        end = send(&mut sink, frames, standing, app, &alive) => end,
         end = receive(&mut source, app.pace, &alive) => end,
     };
     let (code, reason) = match &end {
@@ -135,6 +137,7 @@ async fn follow(socket: WebSocket, frames: Frames, app: &App) {
         End::Broken => (close_code::ERROR, "the output could not be read"),
         End::Stopping => (close_code::AWAY, "the agent is stopping"),
         End::Flood => (close_code::POLICY, "too many messages"),
+        End::Revoked => (close_code::POLICY, "you may not read this any more"),
         // The answer to its close leaves while we read on.
         End::Closed => (close_code::NORMAL, ""),
         End::Gone | End::Silent => return,
@@ -150,7 +153,13 @@ async fn follow(socket: WebSocket, frames: Frames, app: &App) {
 }
 
 /// Sends frames as they come, and pings while none does.
-async fn send(sink: &mut SplitSink<WebSocket, Message>, mut frames: Frames, app: &App, alive: &Alive) -> End {
+async fn send(
+    sink: &mut SplitSink<WebSocket, Message>,
+    mut frames: Frames,
+    standing: &Standing,
+    app: &App,
+    alive: &Alive,
+) -> End {
     enum Event {
         Frame(Option<io::Result<FrameText>>),
         Ping,
@@ -171,6 +180,9 @@ async fn send(sink: &mut SplitSink<WebSocket, Message>, mut frames: Frames, app:
         };
         match event {
             Event::Ping => {
+                if !standing.stands(app) {
+                    return End::Revoked;
+                }
                 if sink.send(Message::Ping(Vec::new().into())).await.is_err() {
                     return End::Gone;
                 }

@@ -20,7 +20,7 @@ use crate::{
         budget::{Held, Purse},
         clock::Timestamp,
     },
-    gate::{Operator, ReadRequest, Reader, Via},
+    gate::{Holder, Operator, ReadRequest, Reader, Via},
     wire::{
         Code, Problem, Status,
         result::{Accepted, CancelAnswer, DrainAnswer, JobPage, JobStatus},
@@ -46,6 +46,8 @@ pub struct Fake {
     pub larges: Arc<AtomicUsize>,
     pub not_ready: AtomicBool,
     pub panics: AtomicBool,
+    /// Nobody may read on.
+    pub revoked: AtomicBool,
 }
 
 /// What `/output` gives for `job-1`.
@@ -59,6 +61,10 @@ pub fn frame(seq: u64, last: bool) -> FrameText {
 }
 
 impl Jobs for Fake {
+    fn may_go_on(&self, _: &Reader, _: Option<&Holder>, _: Timestamp) -> bool {
+        !self.revoked.load(Ordering::SeqCst)
+    }
+
     fn submit(&self, body: Bytes, via: Via, _: Timestamp) -> Answer<'_, Accepted> {
         async move {
             self.bodies.lock().unwrap().push((via.peer, body.clone()));

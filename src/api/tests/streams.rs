@@ -230,6 +230,21 @@ async fn readers_that_never_read_hold_up_nobody_and_go() {
 }
 
 #[tokio::test]
+async fn who_may_not_read_any_more_is_told_so_and_let_go() {
+    let door = open(config(), LIVELY);
+    let mut reader = stream(&door, "quiet").await;
+    // It has been looked at, and may go on.
+    while !matches!(reader.next().await.expect("a message").unwrap(), Message::Ping(_)) {}
+    let busy = stream(&door, "endless").await;
+    door.fake.revoked.store(true, std::sync::atomic::Ordering::SeqCst);
+    for stream in [reader, busy] {
+        assert_eq!(to_end(stream).await.1, Some(CloseCode::Policy));
+    }
+    until("no reader is left", || door.metrics.stream_readers.get() == 0).await;
+    door.stopped().await;
+}
+
+#[tokio::test]
 async fn what_a_client_says_is_bounded() {
     let door = open(config(), CALM);
     let mut talks = stream(&door, "quiet").await;

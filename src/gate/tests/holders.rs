@@ -70,6 +70,38 @@ fn a_token_reads_all_controllers_jobs_or_those_of_its_own() {
 }
 
 #[test]
+fn who_reads_on_must_still_be_who_it_was() {
+    let gate = gate();
+    let digest = token::digest(TEXT).unwrap();
+    for of in [None, Some("limited")] {
+        let known = tokens("read", of);
+        let reader = gate.reader(&bearer(), &known, NOW).unwrap();
+        assert!(gate.may_go_on(&reader, None, &known, NOW));
+        assert!(!gate.may_go_on(&reader, None, &known, Timestamp::from_secs(NOW.secs() + 1)), "it expires");
+        assert!(!gate.may_go_on(&reader, None, &tokens("operate", of), NOW), "it is another");
+        known.revoke(&token::id(&digest));
+        assert!(!gate.may_go_on(&reader, None, &known, NOW), "it is revoked");
+
+        let asked = with_certificate("read", of);
+        let (reader, none) = (gate.reader(&asked, &Tokens::default(), NOW).unwrap(), Tokens::default());
+        assert!(gate.may_go_on(&reader, asked.certificate.as_ref(), &none, NOW));
+        assert!(!gate.may_go_on(&reader, None, &none, NOW), "it is no good any more");
+        let other = with_certificate("operate", of);
+        assert!(!gate.may_go_on(&reader, other.certificate.as_ref(), &none, NOW), "it gives other rights");
+    }
+    // A controller that is none any more, its token, and one that is no administrator any more.
+    let known = tokens("read", Some("gone"));
+    let holder = known.iter().next().unwrap().holder.clone();
+    assert!(!gate.may_go_on(&Reader::Holder(holder), None, &known, NOW));
+    let signed = |id: &str, admin| Reader::Controller { id: id.to_owned(), admin };
+    assert!(!gate.may_go_on(&signed("gone", false), None, &known, NOW));
+    assert!(gate.may_go_on(&signed("limited", false), None, &known, NOW));
+    assert!(!gate.may_go_on(&signed("limited", true), None, &known, NOW));
+    // Where an id is enough no more.
+    assert!(!gate.may_go_on(&Reader::Anyone, None, &known, NOW));
+}
+
+#[test]
 fn each_refusal_of_a_token_or_certificate() {
     let gate = gate();
     let read = |request: &ReadRequest, tokens: &Tokens, now| {
