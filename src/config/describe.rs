@@ -35,6 +35,13 @@ impl Config {
                 if server.metrics_token.is_some() { "with a token" } else { "open" }
             ),
             format!("audience:       {}", if gate.audience_required { "required" } else { "optional" }),
+            match gate.authorities.as_slice() {
+                [] => "authorities:    any".to_owned(),
+                names => format!(
+                    "authorities:    {}",
+                    names.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+                ),
+            },
             format!("database:       {}", self.audit_db_path.display()),
             format!("data folder:    {}", self.data_dir.display()),
             format!("run as:         {}:{}", self.run_as.user, self.run_as.group),

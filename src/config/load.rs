@@ -10,7 +10,7 @@ use quickcmd_init::proto::MOST_ARTIFACTS;
 use secrecy::{ExposeSecret, SecretSlice};
 
 use super::{
-    ArtifactsConfig, Config, Daily, GateConfig, JobsConfig, LARGEST_RESULT, LogConfig, OnRevoke,
+    ArtifactsConfig, Authority, Config, Daily, GateConfig, JobsConfig, LARGEST_RESULT, LogConfig, OnRevoke,
     OutputConfig, PoolConfig, PreflightMode, PullPolicy, Rate, ReadAccess, RunAs, SandboxConfig,
     ServerConfig, StorageConfig, clients,
     controllers::{self, Base},
@@ -97,6 +97,13 @@ pub(super) fn read(notes: &Notes, env: &dyn Fn(&str) -> Option<String>) -> Optio
                 client.name
             ));
         }
+    }
+    if gate.audience_required && gate.authorities.is_empty() && server.read_access == ReadAccess::Signed {
+        notes.warn(
+            "audience is required, but no `authorities` are given: a signed read for another agent of the same \
+             controller is answered here, too, if it is sent on with the other's Host; list the names by which this \
+             agent is addressed",
+        );
     }
     let jobs = JobsConfig {
         max_concurrent_jobs: top.count("max_concurrent_jobs", 5, 1..=10_000),
@@ -256,6 +263,7 @@ fn origin(text: &str) -> Result<String, String> {
 
 fn gate(top: &mut Section<'_>, sources: &Sources<'_>, agent_id: &str) -> GateConfig {
     let audience_required = top.choice("audience", false, &[("optional", false), ("required", true)]);
+    let authorities = authorities(top);
     let defaults = limits::defaults(top);
     let max = limits::maxima(top.section("max_limits"), &limits::most(&defaults), &defaults);
     let rate = controllers::rate(top.section("rate_by_controller"), Rate { per_second: 50.0, burst: 500 });
@@ -273,6 +281,7 @@ fn gate(top: &mut Section<'_>, sources: &Sources<'_>, agent_id: &str) -> GateCon
     GateConfig {
         agent_id: agent_id.to_owned(),
         audience_required,
+        authorities,
         controllers: controllers.all,
         revoked: controllers.revoked,
         shared_keys: controllers.shared,
@@ -285,6 +294,17 @@ fn gate(top: &mut Section<'_>, sources: &Sources<'_>, agent_id: &str) -> GateCon
         rate_of_reads,
         policy: policy::read(top),
     }
+}
+
+/// A list with nothing in it would say that no signature is for this agent, or that all are: it is refused.
+fn authorities(top: &mut Section<'_>) -> Vec<Authority> {
+    let Some(at) = top.get("authorities") else { return Vec::new() };
+    let empty = at.clone();
+    let items = at.list().unwrap_or_default();
+    if items.is_empty() {
+        empty.fault("lists no name: write those by which this agent is addressed, or leave it out");
+    }
+    items.into_iter().filter_map(|at| at.read(Authority::parse)).collect()
 }
 
 fn images(top: &mut Section<'_>) -> (Vec<String>, String) {

@@ -3,6 +3,7 @@
 //! The defaults stand where each key is read (`load.rs`, `limits.rs`, `controllers.rs`);
 //! `examples/agent-config.yaml` states every one of them, and a test holds the two together.
 
+mod authority;
 mod clients;
 mod controllers;
 mod describe;
@@ -26,6 +27,7 @@ use ipnet::IpNet;
 use regex::Regex;
 use secrecy::SecretSlice;
 
+pub use self::authority::Authority;
 use crate::{base::clock::Timestamp, wire::key::Algorithm};
 
 pub use clients::{ClientTls, TlsClient, TlsName};
@@ -142,6 +144,9 @@ pub struct GateConfig {
     pub agent_id: String,
     /// Whether `agent_id` in the payload is compulsory.
     pub audience_required: bool,
+    /// The names by which it is addressed, one of which a signature over a request must have been made for; any, where
+    /// there is none.
+    pub authorities: Vec<Authority>,
     pub controllers: Vec<Controller>,
     /// Controllers that are written as `revoked`, for the operator to see: they are in no list, and have no key.
     pub revoked: Vec<String>,

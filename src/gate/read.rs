@@ -8,6 +8,7 @@ use crate::{
     config::ReadAccess,
     wire::{
         Code, Problem,
+        envelope::shorten,
         httpsig::{SignatureError, Signed, Target},
         key::Algorithm,
         rights::Right,
@@ -123,6 +124,7 @@ impl Gate {
             return Err(unauthenticated("the request's signature does not hold"));
         }
         self.check_times(created, expires, now)?;
+        self.check_authority(&target)?;
         let controller = self.controller(controller_id).ok_or_else(|| not_allowed(controller_id))?;
         Ok(Reader::Controller { id: controller.id.clone(), admin: controller.admin })
     }
@@ -208,6 +210,20 @@ impl Gate {
             }
             _ => (keyid, None),
         }
+    }
+
+    /// Whoever has seen a request go to another agent of the same controller may send it on to this one, Host included:
+    /// the signature holds, for `@authority` is what the Host says.
+    fn check_authority(&self, target: &Target<'_>) -> Result<(), Problem> {
+        let (names, asked) = (&self.config.authorities, target.normal_authority());
+        if names.is_empty() || names.iter().any(|name| name.fits(&asked, target.own_port())) {
+            return Ok(());
+        }
+        Err(unauthenticated(&format!(
+            "the request is signed for `{}`, which is none of the names by which this agent is addressed (`authorities` \
+             of its configuration)",
+            shorten(&asked, 128)
+        )))
     }
 
     fn check_times(&self, created: i64, expires: Option<i64>, now: Timestamp) -> Result<(), Problem> {

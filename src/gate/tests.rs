@@ -73,6 +73,7 @@ fn config() -> GateConfig {
     GateConfig {
         agent_id: "agent-1".to_owned(),
         audience_required: false,
+        authorities: vec![],
         controllers: vec![controller("controller-1", vec![shared.clone()]), limited, admin],
         revoked: Vec::new(),
         shared_keys: vec![shared],

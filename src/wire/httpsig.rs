@@ -270,14 +270,18 @@ impl Target<'_> {
         }
     }
 
-    /// In lower case, without the scheme's own port (RFC 9421, section 2.2.3).
-    fn normal_authority(&self) -> String {
+    /// `@authority`: in lower case, without the scheme's own port (RFC 9421, section 2.2.3).
+    pub fn normal_authority(&self) -> String {
         let authority = self.authority.to_ascii_lowercase();
-        let own_port = if self.scheme.eq_ignore_ascii_case("http") { ":80" } else { ":443" };
-        match authority.strip_suffix(own_port) {
+        match authority.strip_suffix(&format!(":{}", self.own_port())) {
             Some(host) => host.to_owned(),
             None => authority,
         }
+    }
+
+    /// The scheme's own port.
+    pub fn own_port(&self) -> u16 {
+        if self.scheme.eq_ignore_ascii_case("http") { 80 } else { 443 }
     }
 }
 

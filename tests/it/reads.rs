@@ -49,6 +49,41 @@ async fn reads_are_closed_without_a_signature() {
     assert_eq!((status, &answer["code"]), (404, &json!("JOB_NOT_FOUND")), "somebody else's job: {answer}");
 }
 
+/// A read that went to another agent of the same controller, sent on to this one with the other's Host.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_for_another_agent_is_answered_only_where_no_names_are_given() {
+    use base64::Engine;
+    let agent = Agent::setup(&Setup { signed_reads: true, ..Setup::default() }).await;
+    let replay = async |path: &str| {
+        let parameters = format!(
+            "(\"@method\" \"@authority\" \"@path\");created={};keyid=\"{CONTROLLER}\";alg=\"hmac-sha256\"",
+            crate::harness::now()
+        );
+        let base = format!(
+            "\"@method\": GET\n\"@authority\": agent-a.example:8443\n\"@path\": {path}\n\"@signature-params\": \
+             {parameters}"
+        );
+        let mac = hex::decode(crate::harness::mac(SECRET, base.as_bytes())).expect("hex");
+        let signature = base64::engine::general_purpose::STANDARD.encode(mac);
+        let answer = agent
+            .http
+            .get(agent.url(path))
+            .header("host", "agent-a.example:8443")
+            .header("signature-input", format!("sig1={parameters}"))
+            .header("signature", format!("sig1=:{signature}:"))
+            .send()
+            .await
+            .expect("an answer");
+        (answer.status().as_u16(), answer.json::<serde_json::Value>().await.unwrap_or_default())
+    };
+    assert_eq!(replay("/api/v1/jobs").await.0, 200);
+    crate::identity::reload(&agent, |text| text + "authorities: [localhost, \"127.0.0.1\"]\n").await;
+    let (status, answer) = replay("/api/v1/jobs").await;
+    assert_eq!((status, &answer["code"]), (401, &json!("UNAUTHENTICATED")), "{answer}");
+    assert!(answer["details"].as_str().is_some_and(|text| text.contains("agent-a.example:8443")), "{answer}");
+    assert_eq!(signed_get(&agent, "/api/v1/jobs", CONTROLLER, SECRET).await.0, 200, "its own name, any port");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn lists_show_a_controllers_own_jobs_in_pages() {
     let agent = Agent::setup(&Setup { signed_reads: true, ..Setup::default() }).await;

@@ -221,6 +221,28 @@ fn sections_are_read() {
 }
 
 #[test]
+fn an_audience_without_names_is_warned_of_where_reads_are_signed() {
+    let warned = |other: &str| loaded(other).warnings.iter().any(|warning| warning.contains("`authorities`"));
+    assert!(warned("audience: required"));
+    for enough in [
+        "audience: optional",
+        "audience: required\nread_access: job-id",
+        "audience: required\nauthorities: [agent.example.com]",
+    ] {
+        assert!(!warned(enough), "{enough}");
+    }
+    let names = loaded("authorities: [Agent.example.com, \"10.0.0.2:8443\", \"[::1]\"]").gate.authorities;
+    let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+    assert_eq!(names, ["agent.example.com", "10.0.0.2:8443", "[::1]"]);
+    let place = Place::new();
+    for wrong in
+        ["authorities: []", "authorities: [\"https://agent\"]", "authorities: agent", "authorities: [\"*\"]"]
+    {
+        assert!(place.faults(wrong).contains("authorities"), "{wrong}: {}", place.faults(wrong));
+    }
+}
+
+#[test]
 fn no_secret_is_ever_shown() {
     let place = Place::new();
     let config: Config = place

@@ -1,5 +1,6 @@
 use super::*;
 use crate::{
+    config::Authority,
     gate::{ReadRequest, Reader, Tokens},
     wire::{
         Code,
@@ -69,6 +70,65 @@ fn unknown_and_wrong_are_one_answer_and_the_shared_secret_alone_gives_nothing() 
     assert!(answers.iter().all(|answer| answer == &answers[0]));
     let stranger = request(&SigningKey::hmac(SECRET), "stranger", SIGNED_AT);
     assert_eq!(code(&stranger), Code::ControllerNotAllowed);
+}
+
+/// The same request of the same controller, signed for that authority and sent with that Host.
+fn sent_for(authority: &str, names: &[&str]) -> Result<Reader, crate::wire::Problem> {
+    let key = SigningKey::hmac(SECRET);
+    let target = Target { method: "GET", scheme: "https", authority, path_and_query: PATH };
+    let headers = httpsig::sign(&target, &key, "controller-1", SIGNED_AT, "n0nce");
+    let mut request = request(&key, "controller-1", SIGNED_AT);
+    request.authority = authority.to_owned();
+    request.headers = vec![
+        ("host".to_owned(), authority.to_owned()),
+        ("signature-input".to_owned(), headers.signature_input),
+        ("signature".to_owned(), headers.signature),
+    ];
+    let mut config = config();
+    config.authorities = names.iter().map(|name| Authority::parse(name).unwrap()).collect();
+    Gate::new(&config, ReadAccess::Signed).unwrap().reader(&request, &Tokens::default(), NOW)
+}
+
+#[test]
+fn a_read_that_was_signed_for_another_agent_is_not_answered() {
+    let names = ["agent-b.example:8443", "10.0.0.2"];
+    for own in ["agent-b.example:8443", "AGENT-B.example:8443", "10.0.0.2", "10.0.0.2:8443", "10.0.0.2:443"] {
+        assert!(sent_for(own, &names).is_ok(), "{own}");
+    }
+    let refused = sent_for("agent-a.example:8443", &names).unwrap_err();
+    assert_eq!(refused.code, Code::Unauthenticated);
+    let details = refused.details.unwrap();
+    assert!(details.contains("`agent-a.example:8443`"), "what was asked for: {details}");
+    assert!(
+        !details.contains("agent-b") && !details.contains("10.0.0.2"),
+        "and nothing of its own: {details}"
+    );
+    assert!(sent_for("agent-b.example", &names).is_err(), "another port");
+    assert!(sent_for("agent-a.example:8443", &[]).is_ok(), "any, where none is given");
+}
+
+#[test]
+fn whose_signature_does_not_hold_is_told_nothing_of_names() {
+    let mut config = config();
+    config.authorities = vec![Authority::parse("agent-b").unwrap()];
+    let gate = Gate::new(&config, ReadAccess::Signed).unwrap();
+    let forged = request(&SigningKey::hmac("w"), "controller-1", SIGNED_AT);
+    let refused = gate.reader(&forged, &Tokens::default(), NOW).unwrap_err();
+    assert_eq!(refused.details.as_deref(), Some("the request's signature does not hold"));
+}
+
+proptest::proptest! {
+    /// Hosts that are near to the listed ones, and such that are anything.
+    #[test]
+    fn no_authority_that_is_not_listed_is_ever_accepted(
+        asked in "(agent|AGENT|agent-b|a|\\[::1\\]|[!-~]{0,12})(\\.|:|:8443|:443|:08443|:84430|@agent|:8443:8443)?",
+    ) {
+        let lower = asked.to_ascii_lowercase();
+        let listed = ["agent:8443", "[::1]", "[::1]:443", "[::1]:8443"].contains(&lower.as_str());
+        proptest::prop_assert_eq!(
+            sent_for(&asked, &["agent:8443", "[::1]"]).is_ok(), listed, "{}", asked
+        );
+    }
 }
 
 #[test]
