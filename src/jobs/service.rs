@@ -183,18 +183,16 @@ fn place(shared: &Shared, admitted: &Admitted, now: Timestamp) -> Result<(), Pro
         let (limit, details) = match full {
             Full::Queue { depth } => (
                 "max_queue_depth",
-                format!("{depth} jobs are waiting, and the queue holds {max}; try again later"),
+                format!("the queue has {depth} waiting, and holds {max}; try again later"),
             ),
             Full::Controller { depth } => (
                 "max_queued",
-                format!(
-                    "{depth} jobs of controller {controller:?} are waiting, which is its share; try again later"
-                ),
+                format!("controller {controller:?} has {depth} waiting, which is its share; try again later"),
             ),
             Full::Share { depth } => (
                 "max_queue_depth",
                 format!(
-                    "{depth} jobs of controller {controller:?} are waiting, and the places that are left are kept \
+                    "controller {controller:?} has {depth} waiting, and the places that are left are kept \
                      for other controllers; try again later"
                 ),
             ),
