@@ -14,7 +14,7 @@ use std::{
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::harness::{Agent, Stream, text_of};
+use crate::harness::{Agent, PATIENCE, Stream, text_of};
 
 /// A line each tenth of a second, with the machine's time since it was started: no clock that anybody sets.
 const COUNTS: &str = "n=0; while [ ! -e /tmp/enough ]; do read t x </proc/uptime; echo $n $t; n=$((n+1)); sleep 0.1; done; \
@@ -50,7 +50,7 @@ impl Neighbour {
     pub async fn ended(self, agent: &Agent) {
         let lasted = self.begun.elapsed();
         let allowed = PAUSE + self.host.longest().min(GRANT);
-        self.enough(agent);
+        self.enough(agent).await;
         let result = agent.ended(&self.id).await["result"].clone();
         assert_eq!((&result["reason"], &result["exit_code"]), (&json!("exited"), &json!(0)), "{result}");
         let frames = self.reader.await.expect("the neighbour's reader gets every frame");
@@ -64,17 +64,29 @@ impl Neighbour {
     }
 
     /// Says so inside its sandbox, as nobody but Docker can.
-    fn enough(&self, agent: &Agent) {
-        let docker = |arguments: &[&str]| {
-            let output = Command::new("docker").args(arguments).output().expect("docker is there");
-            assert!(output.status.success(), "{arguments:?}: {output:?}\n{}", agent.log());
-            String::from_utf8(output.stdout).expect("text")
-        };
+    async fn enough(&self, agent: &Agent) {
         let job = format!("label=com.quickcmd.job={}", self.id);
         let of = format!("label=com.quickcmd.agent={}", agent.id);
-        let container = docker(&["ps", "-q", "--no-trunc", "--filter", &job, "--filter", &of]);
-        docker(&["exec", container.trim(), "touch", "/tmp/enough"]);
+        let end = Instant::now() + PATIENCE;
+        loop {
+            // A job may run, and its first line have come, before Docker itself believes that its container does.
+            let listed = docker(&["ps", "-q", "--no-trunc", "--filter", &job, "--filter", &of]);
+            let said =
+                listed.and_then(|container| docker(&["exec", container.trim(), "touch", "/tmp/enough"]));
+            let Err(error) = said else { return };
+            assert!(Instant::now() < end, "{error}\n{}", agent.log());
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
     }
+}
+
+/// What a call of Docker prints, or what is wrong.
+fn docker(arguments: &[&str]) -> Result<String, String> {
+    let output = Command::new("docker").args(arguments).output().expect("docker is there");
+    if !output.status.success() {
+        return Err(format!("{arguments:?}: {output:?}"));
+    }
+    Ok(String::from_utf8(output.stdout).expect("text"))
 }
 
 async fn read(mut stream: Stream, mut frames: Vec<Value>) -> Vec<Value> {

@@ -17,6 +17,8 @@ use crate::harness::{PATIENCE, now};
 struct Seen {
     created: BTreeSet<String>,
     removed: BTreeSet<String>,
+    /// Volumes that were made by name.
+    marks: BTreeSet<String>,
     /// By the container that had them.
     volumes: BTreeSet<(String, String)>,
 }
@@ -53,11 +55,16 @@ impl Volumes {
     /// Waits until Docker has said of each container that it is gone; volumes of theirs that are still there.
     pub async fn left(&self) -> Vec<String> {
         let end = Instant::now() + PATIENCE;
+        // Events come in their order: with this one all before it have come.
+        let mark = format!("quickcmd-test-mark-{}-{}", std::process::id(), crate::harness::unique());
+        docker(&["volume", "create", &mark]);
+        docker(&["volume", "rm", &mark]);
         loop {
             let (open, none) = {
                 let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+                let none = seen.created.is_empty() || !seen.marks.contains(&mark);
                 let open: Vec<String> = seen.created.difference(&seen.removed).cloned().collect();
-                (open, seen.created.is_empty())
+                (open, none)
             };
             if open.is_empty() && !none {
                 break;
@@ -89,6 +96,7 @@ fn note(seen: &mut Seen, agent: &str, event: &Value) {
     match (text(&event["Type"]).as_str(), text(&event["Action"]).as_str()) {
         ("container", "create") if mine => drop(seen.created.insert(id)),
         ("container", "destroy") if mine => drop(seen.removed.insert(id)),
+        ("volume", "create") => drop(seen.marks.insert(id)),
         ("volume", "mount") => drop(seen.volumes.insert((text(&more["container"]), id))),
         _ => {}
     }
