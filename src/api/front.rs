@@ -70,16 +70,16 @@ pub async fn front(State(app): State<Arc<App>>, request: Request, next: Next) ->
     answer.instrument(span).await
 }
 
-/// A request of HTTP/1.1 names its host once (RFC 9112, 3.2): what stands in front of an agent, and what a signature
+/// A request of HTTP/1.1 names its host once, an older one at most once (RFC 9112, 3.2): what stands in front of an agent, and what a signature
 /// covers as `@authority`, must not see another one than the agent does.
 fn check_host(request: &Request) -> Result<(), Problem> {
-    if request.version() != Version::HTTP_11 {
-        return Ok(());
-    }
     let wrong = |what: &str| Err(Problem::new(Code::InvalidRequest).details(what.to_owned()));
     let mut hosts = request.headers().get_all(header::HOST).iter();
     match (hosts.next(), hosts.next()) {
-        (None, _) => wrong("a request of HTTP/1.1 has a Host header"),
+        (None, _) if request.version() == Version::HTTP_11 => {
+            wrong("a request of HTTP/1.1 has a Host header")
+        }
+        (None, _) => Ok(()),
         (Some(_), Some(_)) => wrong("a request has one Host header"),
         (Some(host), None) => match host.to_str().map(str::parse::<Authority>) {
             Ok(Ok(host)) if !host.as_str().contains('@') => Ok(()),

@@ -23,11 +23,14 @@ impl Authority {
         let text = text.to_ascii_lowercase();
         let (host, port) = split(&text).ok_or_else(wrong)?;
         let letters = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-        let address = || host.strip_prefix('[').and_then(|inside| inside.strip_suffix(']'));
-        if !host.chars().all(letters) && address().is_none_or(|inside| inside.parse::<Ipv6Addr>().is_err()) {
-            return Err(wrong());
-        }
-        Ok(Authority { host: host.to_owned(), port })
+        let address = host.strip_prefix('[').and_then(|inside| inside.strip_suffix(']'));
+        let host = match address {
+            // As clients write it, however it is written here (RFC 5952).
+            Some(inside) => format!("[{}]", inside.parse::<Ipv6Addr>().map_err(|_| wrong())?),
+            None if host.chars().all(letters) => host.to_owned(),
+            None => return Err(wrong()),
+        };
+        Ok(Authority { host, port })
     }
 
     /// Whether that is what was asked for: `asked` as a signature has it, in lower case and without the scheme's own
@@ -78,6 +81,7 @@ mod tests {
             ("agent:8443", "agent:8444", false),
             ("agent:8443", "agent", false),
             ("agent:443", "agent", true),
+            ("[2001:0DB8:0::1]", "[2001:db8::1]:8443", true),
             ("agent", "agent.", false),
             ("agent", "an-agent", false),
             ("agent", "agent:", false),

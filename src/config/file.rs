@@ -1,8 +1,10 @@
 //! Files that the configuration names: read whole, with who else may read them.
 
-use std::{fs::File, io::Read, os::unix::fs::MetadataExt, path::Path};
+use std::{ffi::CString, fs::File, io::Read, os::unix::fs::MetadataExt, path::Path};
 
-use nix::unistd::{Group, getegid, getgroups};
+use nix::unistd::{Gid, Group, User, getegid, getgrouplist, getgroups};
+
+use super::RunAs;
 
 /// A configuration, a secret or a certificate is never larger than this.
 const MOST: u64 = 1 << 20;
@@ -49,8 +51,9 @@ impl Contents {
         self.mode & 0o002 != 0
     }
 
-    /// The group that may read it, where that is neither root's nor one of the agent's own, by its name.
-    pub fn foreign_group(&self, run_as_group: &str) -> Option<String> {
+    /// The group that may read it, where that is neither root's nor one of the agent's own (those of the user that it
+    /// becomes, where it is started by root), by its name.
+    pub fn foreign_group(&self, run_as: &RunAs) -> Option<String> {
         if self.mode & 0o040 == 0 || self.gid == 0 || self.gid == getegid().as_raw() {
             return None;
         }
@@ -58,6 +61,17 @@ impl Contents {
             return None;
         }
         let name = Group::from_gid(self.gid.into()).ok().flatten().map(|group| group.name);
-        (name.as_deref() != Some(run_as_group)).then(|| name.unwrap_or_else(|| self.gid.to_string()))
+        if name.as_deref() == Some(run_as.group.as_str()) || groups_of(&run_as.user).contains(&self.gid) {
+            return None;
+        }
+        Some(name.unwrap_or_else(|| self.gid.to_string()))
     }
+}
+
+/// The groups of a user, if there is one of that name.
+fn groups_of(user: &str) -> Vec<u32> {
+    let Ok(Some(user)) = User::from_name(user) else { return Vec::new() };
+    let name = CString::new(user.name);
+    let groups = name.ok().and_then(|name| getgrouplist(&name, user.gid).ok()).unwrap_or_default();
+    groups.into_iter().map(Gid::as_raw).collect()
 }

@@ -84,7 +84,7 @@ pub(super) fn read(notes: &Notes, env: &dyn Fn(&str) -> Option<String>) -> Optio
         user: top.text("run_as_user").unwrap_or_else(|| "quickcmd".to_owned()),
         group: top.text("run_as_group").unwrap_or_else(|| "quickcmd".to_owned()),
     };
-    let sources = Sources { notes, env, contents: &contents, run_as_group: run_as.group.clone() };
+    let sources = Sources { notes, env, contents: &contents, run_as: run_as.clone() };
     let server = server(&mut top, &sources);
     let gate = gate(&mut top, &sources, &agent_id);
     // No fault: who takes a controller out in a hurry must not be held up by what it leaves behind.
@@ -174,7 +174,7 @@ fn agent_id(top: &mut Section<'_>) -> String {
 }
 
 fn server(top: &mut Section<'_>, sources: &Sources<'_>) -> ServerConfig {
-    let tls = tls::read(top, &sources.run_as_group);
+    let tls = tls::read(top, &sources.run_as);
     let client_tls = clients::read(top.section("tls"), tls.is_some());
     let port = top.whole("port", 8443, 0..=65_535);
     let default_ip = if tls.is_some() { Ipv4Addr::UNSPECIFIED } else { Ipv4Addr::LOCALHOST };

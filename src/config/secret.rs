@@ -5,6 +5,7 @@ use std::path::Path;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::{
+    RunAs,
     file::{self, Contents},
     section::{At, Notes, Section},
 };
@@ -24,7 +25,7 @@ pub(super) struct Sources<'n> {
     pub env: &'n dyn Fn(&str) -> Option<String>,
     /// Permissions of the configuration file.
     pub contents: &'n Contents,
-    pub run_as_group: String,
+    pub run_as: RunAs,
 }
 
 /// Keys under which a secret may be given; at most one of them.
@@ -73,7 +74,7 @@ impl Sources<'_> {
                 "is a secret, and every user of this host may read this file: chmod 600 it, or put the secret \
                  into a file of its own",
             );
-        } else if let Some(group) = self.contents.foreign_group(&self.run_as_group) {
+        } else if let Some(group) = self.contents.foreign_group(&self.run_as) {
             at.fault(format!(
                 "is a secret, and the group {group} may read this file: chmod 600 it, or put the secret into a file of \
                  its own"
@@ -123,7 +124,7 @@ impl Sources<'_> {
             at.fault(
                 "the file it names holds a secret, and every user of this host may read it: chmod 600 it",
             );
-        } else if let Some(group) = contents.foreign_group(&self.run_as_group) {
+        } else if let Some(group) = contents.foreign_group(&self.run_as) {
             at.fault(format!(
                 "the file it names holds a secret, and the group {group} may read it: chmod 600 it"
             ));

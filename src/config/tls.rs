@@ -10,13 +10,13 @@ use rustls::{
 };
 
 use super::{
-    TlsFiles,
+    RunAs, TlsFiles,
     file::{self, Contents},
     section::{At, Section},
 };
 
 /// `tls_cert_file` and `tls_key_file`; `None` if neither is given. `Some` even if they are faulty.
-pub(super) fn read(top: &mut Section<'_>, run_as_group: &str) -> Option<TlsFiles> {
+pub(super) fn read(top: &mut Section<'_>, run_as: &RunAs) -> Option<TlsFiles> {
     let (cert, key) = (top.get("tls_cert_file"), top.get("tls_key_file"));
     let (cert, key) = match (cert, key) {
         (None, None) => return None,
@@ -47,7 +47,7 @@ pub(super) fn read(top: &mut Section<'_>, run_as_group: &str) -> Option<TlsFiles
     let private = contents(&key).and_then(|contents| {
         if contents.world_readable() {
             key.fault("the file it names holds a private key, and every user of this host may read it: chmod 600 it");
-        } else if let Some(group) = contents.foreign_group(run_as_group) {
+        } else if let Some(group) = contents.foreign_group(run_as) {
             key.notes.warn(format!(
                 "{}: the group {group} may read the private key of {}: chmod 600 it",
                 key.file.display(),

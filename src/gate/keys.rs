@@ -144,8 +144,9 @@ impl Entry {
     }
 }
 
-/// 16 bits of a hash of a key: the same in every life of the agent, and too few to know a key by, or to check a guess of
-/// one. Of 65,536 keys that take another's place one is not told from it.
+/// 16 bits of a hash of a key: the same in every life of the agent, and too few to find a key by. Of 65,536 keys that
+/// take another's place one is not told from it, and of as many wrong guesses of a key this refutes all but one: what a secret
+/// is of 32 random bytes for.
 fn print(key: &Key) -> u16 {
     let mut hash = Sha256::new();
     hash.update(b"quickcmd key print\0");

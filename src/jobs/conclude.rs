@@ -55,12 +55,13 @@ impl Ended {
         }
     }
 
-    /// A job that a supervisor had, or may have had.
+    /// A job that a supervisor had, or may have had. `last_word`: when something was last written to its spool.
     pub(super) fn ran(
         attended: &Attended,
         verdict: Verdict,
         report: Option<Report>,
         started_at: Option<Timestamp>,
+        last_word: Option<Timestamp>,
     ) -> Ended {
         let nanos = |ns: u64| Timestamp(i64::try_from(ns).unwrap_or(i64::MAX));
         Ended {
@@ -69,7 +70,7 @@ impl Ended {
             controller_id: attended.job.controller_id.clone(),
             state: if started_at.is_some() { state::State::Running } else { state::State::Starting },
             timeout: Duration::from_secs(attended.timeout_seconds),
-            cpu_at_most: cpu_at_most(attended, started_at),
+            cpu_at_most: cpu_at_most(attended, started_at, last_word),
             started_at: report
                 .as_ref()
                 // Of a sandbox's own trouble the command never ran, though its start may have been announced.
@@ -83,12 +84,13 @@ impl Ended {
     }
 }
 
-/// All cores that it had, for as long as it may have run: who kills its own supervisor must not work for nothing.
-fn cpu_at_most(attended: &Attended, started_at: Option<Timestamp>) -> u64 {
-    let Ok(limits) = spec::limits(&attended.job) else { return 0 };
-    let ran = Timestamp::now().since(started_at.unwrap_or(attended.turn_at));
+/// All cores that it had, for as long as it is known to have run: who gets its own supervisor killed must not have worked
+/// for nothing. After a time without an agent that is up to the last word in its spool, for nobody knows more.
+fn cpu_at_most(attended: &Attended, started_at: Option<Timestamp>, last_word: Option<Timestamp>) -> u64 {
+    let (Ok(limits), Some(started_at)) = (spec::limits(&attended.job), started_at) else { return 0 };
+    let until = if attended.recovered { last_word.unwrap_or(started_at) } else { Timestamp::now() };
     // Not longer than that, whatever the clock did meanwhile.
-    let ran = ran.min(Duration::from_secs(attended.timeout_seconds));
+    let ran = until.since(started_at).min(Duration::from_secs(attended.timeout_seconds));
     ran.mul_f64(limits.cpu.max(0.0)).as_millis().try_into().unwrap_or(u64::MAX)
 }
 

@@ -57,10 +57,13 @@ impl Revoked {
 /// ones. (What is queued later by a removed key is found when it has its turn.)
 pub(super) async fn once(shared: &Arc<Shared>) {
     queued(shared).await;
-    if shared.look_for_revoked.swap(false, Ordering::AcqRel)
-        && !(queued_by_key(shared).await && running(shared).await)
-    {
-        shared.look_for_revoked.store(true, Ordering::Release);
+    if shared.look_for_revoked.swap(false, Ordering::AcqRel) {
+        // Those that run first: ending what waits needs the record, and may wait for it.
+        let running = running(shared).await;
+        let waiting = queued_by_key(shared).await;
+        if !(running && waiting) {
+            shared.look_for_revoked.store(true, Ordering::Release);
+        }
     }
 }
 

@@ -21,6 +21,7 @@
 //! Outputs::bytes(&self, row, stream).await -> io::Result<Bytes>    the exact stream, with ranges, for downloads
 //! Outputs::text(&self, row, stream, max).await -> io::Result<String>   the start of a stream as text, lossy
 //! Outputs::totals(&self, row, stream).await -> StreamTotals        bytes and hash of a stream, as it is there
+//! Outputs::last_word(&self, row) -> Option<Timestamp>               when something was last written to it
 //! Outputs::sync(&self, row).await -> io::Result<()>            the spool is on the disk
 //! Outputs::artifact(&self, row, at, len) -> io::Result<Kept>       a file that the job has left, with ranges
 //! Outputs::trim(&self, row), Outputs::remove(&self, row), Outputs::total_bytes().await, Outputs::rows().await
@@ -176,6 +177,12 @@ impl Outputs {
             Ok(bytes) => bytes.totals().await,
             Err(_) => nothing(),
         }
+    }
+
+    /// When something was last written to a row's spool; `None` if there is none.
+    pub fn last_word(&self, row: i64) -> Option<Timestamp> {
+        let modified = fs::metadata(self.rows.path(row)).and_then(|meta| meta.modified());
+        modified.ok().map(file::timestamp)
     }
 
     /// Brings a row's spool to the disk, and its name into the folder there: what a reader has seen stays, come a

@@ -65,6 +65,9 @@ pub async fn restore(
     if fs::metadata(beside(from, "-wal")).is_ok_and(|log| log.len() > 0) {
         return Err(bad(from, "a log lies beside it: it is a database in use, not a backup"));
     }
+    // Numbers go on behind those of what is replaced, too: a job of it that has no output yet may be looked for again, when
+    // it is restored itself.
+    let last_row = last_row.max(sequence(database));
     let fresh = beside(database, ".restoring");
     remove_all(&fresh).map_err(|error| failed(&fresh, &error))?;
     copy(from, &fresh)?;
@@ -127,6 +130,16 @@ async fn prepare(
         .await?;
     store.close().await?;
     Ok(lost)
+}
+
+/// The last row number that a database has given to a job; 0 where that can't be read, or there is none.
+fn sequence(database: &Path) -> i64 {
+    // With its log, in which the last ones may be.
+    Connection::open_with_flags(database, OpenFlags::SQLITE_OPEN_READ_WRITE)
+        .and_then(|old| {
+            old.query_row("SELECT seq FROM sqlite_sequence WHERE name = 'jobs'", [], |row| row.get(0))
+        })
+        .unwrap_or(0)
 }
 
 /// The old file gets a second name, then the new one its first: there is a database at any moment. What may fail comes
@@ -303,6 +316,17 @@ mod tests {
         }
         assert_eq!(verify(&database).unwrap().jobs, 1);
         assert!(!beside(&database, ".restoring").exists());
+    }
+
+    #[tokio::test]
+    async fn row_numbers_go_on_behind_what_is_replaced() {
+        let (_folder, backup, database) = crashed().await;
+        // Of the one job there is no output, and its row is in the log only.
+        restore(&backup, &database, 0, Timestamp::from_secs(1), nothing).await.unwrap();
+        assert_eq!(sequence(&database), 1);
+        let restored = Store::open(&database).unwrap();
+        let row = restored.write(|tx| accept(tx, &new_job("alice", "next"))).await.unwrap();
+        assert_eq!(row, 2);
     }
 
     #[test]

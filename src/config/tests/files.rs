@@ -129,5 +129,10 @@ fn a_secret_that_a_group_other_than_the_agents_may_read_is_refused() {
     );
     chown(&secret, None, Some(0)).expect("root may");
     assert!(place.load(text).is_ok(), "root may read it anyway");
+    // A group of the user that the agent becomes: that of Debian's `backup`, say, which has the same number everywhere.
+    let Ok(Some(user)) = nix::unistd::User::from_name("backup") else { return };
+    chown(&secret, None, Some(user.gid.as_raw())).expect("root may");
+    assert!(place.faults(text).contains("may read it"));
+    assert!(place.load(&format!("{text}run_as_user: backup\n")).is_ok());
     fs::remove_file(&path).expect("ours");
 }

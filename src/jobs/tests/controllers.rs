@@ -271,6 +271,9 @@ async fn of_jobs_of_an_earlier_version_the_name_of_the_key_counts() {
     let life = Life::start_with(dir.path(), fake, &format!("{ONE_ALONE}{}", several()), change).await;
     life.ended_for_its_key("named").await;
     life.until("nameless", "left alone", |status| status.status == Status::Pending).await;
+    // And its turn comes.
+    life.cancel("holds").await.unwrap();
+    assert_eq!(life.ended("nameless").await.stdout, "nameless\n");
 }
 
 #[tokio::test]

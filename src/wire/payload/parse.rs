@@ -103,14 +103,14 @@ fn sandbox(map: Map<String, Value>) -> Result<SandboxRequest, Problem> {
     {
         return Err(invalid(&format!("sandbox.secret_env.{name}"), "stands in `sandbox.env` as well"));
     }
-    if let Some(index) = told(&request) {
-        let field = format!("sandbox.artifacts.{index}");
-        return Err(invalid(&field, "holds a value of `sandbox.secret_env`, and would stand in the result"));
-    }
     let secrets: usize = request.secret_env.iter().flat_map(|env| env.values()).map(String::len).sum();
     if secrets > rules::MAX_SECRETS {
         let why = format!("may have values of {} bytes together", rules::MAX_SECRETS);
         return Err(invalid("sandbox.secret_env", &why));
+    }
+    if let Some(index) = told(&request) {
+        let field = format!("sandbox.artifacts.{index}");
+        return Err(invalid(&field, "holds a value of `sandbox.secret_env`, and would stand in the result"));
     }
     Ok(request)
 }
