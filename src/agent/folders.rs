@@ -8,11 +8,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use nix::unistd::{Gid, Group, User, getgrouplist};
+use nix::unistd::{Gid, Group, User};
 use rustix::fs::{Access, access};
 
 use super::docker_host;
-use crate::config::{Config, Fault, Faults};
+use crate::{
+    base::users,
+    config::{Config, Fault, Faults},
+};
 
 /// What to do where the data folder can't be made or written.
 pub(super) fn remedy(error: &io::Error) -> &'static str {
@@ -69,10 +72,7 @@ impl Writer {
         if let (true, Some(user)) = (root, user) {
             let group =
                 Group::from_name(&config.run_as.group).ok().flatten().map_or(user.gid, |group| group.gid);
-            let groups = std::ffi::CString::new(user.name.as_str())
-                .ok()
-                .and_then(|name| getgrouplist(&name, group).ok())
-                .unwrap_or_else(|| vec![group]);
+            let groups = users::groups(&user, group).unwrap_or_else(|_| vec![group]);
             let groups = groups.into_iter().map(Gid::as_raw).collect();
             return Writer::Other { name: user.name, uid: user.uid.as_raw(), groups };
         }

@@ -7,10 +7,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use nix::unistd::{AccessFlags, Gid, Group, Uid, User, access, getgrouplist, setgid, setgroups, setuid};
+use nix::unistd::{AccessFlags, Gid, Group, Uid, User, access, setgid, setgroups, setuid};
 
 use super::handover::{Belongings, Heir};
-use crate::config::RunAs;
+use crate::{base::users, config::RunAs};
 
 /// What became of the wish to be an ordinary user.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,9 +103,7 @@ pub(super) fn become_ordinary(
         error,
     })?;
 
-    let c_name =
-        std::ffi::CString::new(name.clone()).map_err(|_| call("getgrouplist", nix::Error::EINVAL))?;
-    let mut groups = getgrouplist(&c_name, group.gid).map_err(|error| call("getgrouplist", error))?;
+    let mut groups = users::groups(&user, group.gid).map_err(|error| call("getgrouplist", error))?;
     // Docker's group, whatever it is called: without it there are no sandboxes.
     if let Some(gid) =
         docker_socket.and_then(|path| fs::metadata(path).ok()).map(|meta| Gid::from_raw(meta.gid()))

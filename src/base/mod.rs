@@ -8,3 +8,4 @@ pub mod failpoints;
 pub mod ids;
 pub mod pace;
 pub mod tasks;
+pub mod users;

@@ -1,10 +1,11 @@
 //! Files that the configuration names: read whole, with who else may read them.
 
-use std::{ffi::CString, fs::File, io::Read, os::unix::fs::MetadataExt, path::Path};
+use std::{fs::File, io::Read, os::unix::fs::MetadataExt, path::Path};
 
-use nix::unistd::{Gid, Group, User, getegid, getgrouplist, getgroups};
+use nix::unistd::{Gid, Group, User, getegid, getgroups};
 
 use super::RunAs;
+use crate::base::users;
 
 /// A configuration, a secret or a certificate is never larger than this.
 const MOST: u64 = 1 << 20;
@@ -71,7 +72,6 @@ impl Contents {
 /// The groups of a user, if there is one of that name.
 fn groups_of(user: &str) -> Vec<u32> {
     let Ok(Some(user)) = User::from_name(user) else { return Vec::new() };
-    let name = CString::new(user.name);
-    let groups = name.ok().and_then(|name| getgrouplist(&name, user.gid).ok()).unwrap_or_default();
+    let groups = users::groups(&user, user.gid).unwrap_or_default();
     groups.into_iter().map(Gid::as_raw).collect()
 }

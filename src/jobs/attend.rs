@@ -195,7 +195,8 @@ pub(super) async fn to_the_end(
     let by_itself = matches!(verdict.reason, Reason::Exited | Reason::Signalled) && !verdict.oom_killed;
     let fit =
         by_itself && report.is_some() && evidence.is_none() && stopping.is_none() && !attended.recovered;
-    let last_word = shared.outputs.last_word(attended.job.row);
+    let unknown = attended.recovered && report.is_none();
+    let last_word = if unknown { shared.outputs.last_word(attended.job.row) } else { None };
     let ended = Ended::ran(&attended, verdict, report, started, last_word);
     let sandbox = conclude::write(shared, ended, Some(attended.sandbox)).await;
     match sandbox {

@@ -55,7 +55,8 @@ impl Ended {
         }
     }
 
-    /// A job that a supervisor had, or may have had. `last_word`: when something was last written to its spool.
+    /// A job that a supervisor had, or may have had. `last_word`: when something was last written to its spool, where that
+    /// is asked of one without a report.
     pub(super) fn ran(
         attended: &Attended,
         verdict: Verdict,
@@ -70,7 +71,8 @@ impl Ended {
             controller_id: attended.job.controller_id.clone(),
             state: if started_at.is_some() { state::State::Running } else { state::State::Starting },
             timeout: Duration::from_secs(attended.timeout_seconds),
-            cpu_at_most: cpu_at_most(attended, started_at, last_word),
+            // A report says it; what it takes to guess is left to those few that have none.
+            cpu_at_most: if report.is_some() { 0 } else { cpu_at_most(attended, started_at, last_word) },
             started_at: report
                 .as_ref()
                 // Of a sandbox's own trouble the command never ran, though its start may have been announced.
