@@ -76,8 +76,7 @@ impl Writer {
             let groups = groups.into_iter().map(Gid::as_raw).collect();
             return Writer::Other { name: user.name, uid: user.uid.as_raw(), groups };
         }
-        let own = User::from_uid(nix::unistd::geteuid()).ok().flatten();
-        Writer::Myself(own.map_or_else(|| format!("uid {}", nix::unistd::geteuid()), |user| user.name))
+        Writer::Myself(users::own_name())
     }
 
     fn name(&self) -> &str {

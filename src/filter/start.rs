@@ -3,16 +3,16 @@
 use std::{
     fs,
     io::{self, ErrorKind},
-    os::unix::fs::{FileTypeExt, MetadataExt},
+    os::unix::fs::FileTypeExt,
     path::Path,
     time::Duration,
 };
 
 use hyper::Method;
-use nix::unistd::{Gid, Group, User, geteuid};
 use tokio::net::UnixStream;
 
 use super::{Settings, upstream::Upstream};
+use crate::base::users;
 
 /// How long Docker may take for an answer at the start.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -93,13 +93,8 @@ pub(super) fn unreachable(docker: &Path, error: &io::Error) -> Unfit {
             "--docker {path} does not exist: start Docker (systemctl start docker), or name the socket that it listens on"
         ),
         ErrorKind::PermissionDenied => {
-            let user = User::from_uid(geteuid())
-                .ok()
-                .flatten()
-                .map_or_else(|| geteuid().to_string(), |user| user.name);
-            let group =
-                fs::metadata(docker).ok().and_then(|there| Group::from_gid(Gid::from_raw(there.gid())).ok());
-            let group = group.flatten().map_or_else(|| "docker".to_owned(), |group| group.name);
+            let user = users::own_name();
+            let group = users::group_of(docker).unwrap_or_else(|| "docker".to_owned());
             format!(
                 "--docker {path} may not be used by the user {user}: add that user to the socket's group (usermod -aG \
                  {group} {user}), and start the filter again"

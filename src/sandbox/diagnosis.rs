@@ -1,15 +1,11 @@
 //! What keeps Docker from answering, and what to do: the socket itself tells more than the client's error.
 
-use std::{
-    io::ErrorKind,
-    os::unix::fs::{FileTypeExt, MetadataExt},
-    path::Path,
-};
+use std::{io::ErrorKind, os::unix::fs::FileTypeExt, path::Path};
 
-use nix::unistd::{Gid, Group, User, geteuid};
 use tokio::net::UnixStream;
 
 use super::calls::{Api, CallError, PING_DEADLINE};
+use crate::base::users;
 
 /// Where Docker has its socket if nobody says otherwise: what listens elsewhere may be the Docker filter.
 const USUAL: &[&str] = &["/var/run/docker.sock", "/run/docker.sock"];
@@ -55,11 +51,8 @@ pub(super) async fn diagnose(api: &Api, error: &CallError) -> Trouble {
                 trouble(format!("nothing answers on the Docker socket at {host}"), start(socket))
             }
             ErrorKind::PermissionDenied => {
-                let user = User::from_uid(geteuid()).ok().flatten();
-                let user = user.map_or_else(|| geteuid().to_string(), |user| user.name);
-                let group = std::fs::metadata(socket).ok();
-                let group = group.and_then(|there| Group::from_gid(Gid::from_raw(there.gid())).ok().flatten());
-                let group = group.map_or_else(|| "docker".to_owned(), |group| group.name);
+                let user = users::own_name();
+                let group = users::group_of(socket).unwrap_or_else(|| "docker".to_owned());
                 trouble(
                     format!("the user {user} may not use the Docker socket at {host}"),
                     format!("add that user to its group (usermod -aG {group} {user}) and restart the agent"),
